@@ -73,9 +73,9 @@ async def read_key(key_id: KeyId, principal: Principal, connection: Connection) 
 
 @_operation("PATCH", _KEY, answers=Answer("The key.", cache=_NO_STORE))
 async def change_key(key_id: KeyId, body: KeyChange, principal: Principal, connection: Connection) -> Key:
-    """Change a key's name or expiry.
+    """Change a key's name, expiry or limits.
 
-    `expires_at: null`: it never expires.
+    `expires_at: null`: it never expires. A limit that is null is the default of the service.
     """
     return await service.change_key(connection, principal.tenant_id, key_id, body, actor=principal.key_id)
 

@@ -6,7 +6,8 @@ from datetime import datetime
 import msgspec
 
 from app.kit.postgres.database import Connection
-from app.kit.postgres.query import Query, query
+from app.kit.postgres.query import Json, Query, query
+from app.limits.policies import Limits, LimitsChange
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,6 +16,12 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     disabled_at: datetime | None
     keys: int
     """That are neither revoked nor expired."""
+    limits: Json[Limits]
+    """What all its keys together may ask for."""
+    weight: float
+    """Its share of the workers, compared with other tenants', where several wait for them."""
+    worker_cap: int | None
+    """Most pieces of its work in progress at a time in one worker; null: as many as the worker does."""
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +38,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     revoked_at: datetime | None
     previous_until: datetime | None
     """Until then the secret before the last rotation is good as well."""
+    limits: Json[Limits]
 
 
 class SecretRow(msgspec.Struct, frozen=True):
@@ -63,10 +71,25 @@ async def list_tenants(connection: Connection, name: str | None = None) -> list[
     """By name; of one name, or all."""
 
 
-set_tenant_disabled = Query[[str, bool, datetime], int | None]("set_tenant_disabled")
-"""(name, disabled, at) Its id; `None`: there is no such tenant."""
-insert_key = Query[[int, str, bytes, Sequence[str], str, datetime | None], None]("insert_key")
-"""(tenant_id, key_id, secret_hash, scopes, name, expires_at)"""
+@query
+async def change_tenant(
+    connection: Connection,
+    name: str,
+    disabled: bool | None,
+    at: datetime,
+    limits: Json[LimitsChange],
+    weight: float | None,
+    capped: bool,
+    worker_cap: int | None,
+) -> int | None:
+    """Its id; `None`: there is no such tenant.
+
+    `disabled`, `weight`: `None` leaves it; `capped`: whether `worker_cap` is given.
+    """
+
+
+insert_key = Query[[int, str, bytes, Sequence[str], str, datetime | None, Json[LimitsChange]], None]("insert_key")
+"""(tenant_id, key_id, secret_hash, scopes, name, expires_at, limits)"""
 find_key = Query[[int, str], SecretRow | None]("find_key")
 """(tenant_id, key_id)"""
 _find_good_keys = Query[[list[int], list[str]], set[tuple[int, str]]]("find_good_keys")
@@ -88,8 +111,8 @@ lock_key = Query[[int, str], LockedKey | None]("lock_key")
 """(tenant_id, key_id)"""
 revoke_key = Query[[int, str, datetime], None]("revoke_key")
 """(tenant_id, key_id, at)"""
-change_key = Query[[int, str, str | None, bool, datetime | None], None]("change_key")
-"""(tenant_id, key_id, name, expires, expires_at)
+change_key = Query[[int, str, str | None, bool, datetime | None, Json[LimitsChange]], None]("change_key")
+"""(tenant_id, key_id, name, expires, expires_at, limits)
 
 `name`: `None` leaves it; `expires`: whether `expires_at` is given.
 """

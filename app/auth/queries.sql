@@ -14,28 +14,36 @@ SELECT tenant_id, name FROM tenants WHERE $1::text IS NULL OR name = $1 ORDER BY
 -- name: list_tenants
 -- With how many keys each has that are neither revoked nor expired.
 SELECT
-    t.name, t.created_at, t.disabled_at,
+    t.name, t.created_at, t.disabled_at, t.limits, t.weight, t.worker_cap,
     count(k.key_id) FILTER (
         WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
     )::int AS keys
 FROM tenants t
 LEFT JOIN api_keys k ON k.tenant_id = t.tenant_id
 WHERE $1::text IS NULL OR t.name = $1
-GROUP BY t.tenant_id, t.name, t.created_at, t.disabled_at
+GROUP BY t.tenant_id, t.name, t.created_at, t.disabled_at, t.limits, t.weight, t.worker_cap
 ORDER BY t.name;
 
--- name: set_tenant_disabled
--- Asked twice, the first time counts.
+-- name: change_tenant
+-- $2 whether it is disabled from $3 on (asked twice, the first time counts)  $4 limits that change  $5 weight
+-- (NULL of these: as it is)  $6 whether the cap is given  $7 the cap (NULL: none)
 WITH done AS (
     UPDATE tenants
-    SET disabled_at = CASE WHEN $2::boolean THEN coalesce(disabled_at, $3::timestamptz) END
+    SET
+        disabled_at = CASE
+            WHEN $2::boolean IS NULL THEN disabled_at WHEN $2::boolean THEN coalesce(disabled_at, $3::timestamptz)
+        END,
+        limits = jsonb_strip_nulls(limits || $4::text::jsonb),
+        weight = coalesce($5::double precision, weight),
+        worker_cap = CASE WHEN $6::boolean THEN $7::int ELSE worker_cap END
     WHERE name = $1
     RETURNING tenant_id
 )
 SELECT tenant_id FROM done;
 
 -- name: insert_key
-INSERT INTO api_keys (tenant_id, key_id, secret_hash, scopes, name, expires_at) VALUES ($1, $2, $3, $4, $5, $6);
+INSERT INTO api_keys (tenant_id, key_id, secret_hash, scopes, name, expires_at, limits)
+VALUES ($1, $2, $3, $4, $5, $6, jsonb_strip_nulls($7::text::jsonb));
 
 -- name: find_key
 -- A rotated key has two secrets for a while.
@@ -56,7 +64,7 @@ WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now()) AN
 -- name: list_keys
 -- Of one tenant ($1), or of all (NULL); one of them ($2), or all (NULL).
 SELECT
-    t.name AS tenant, k.key_id, k.name, k.scopes, k.created_at, k.expires_at, k.last_used_at, k.revoked_at,
+    t.name AS tenant, k.key_id, k.name, k.scopes, k.created_at, k.expires_at, k.last_used_at, k.revoked_at, k.limits,
     CASE WHEN k.previous_until > now() THEN k.previous_until END AS previous_until
 FROM api_keys k
 JOIN tenants t ON t.tenant_id = k.tenant_id
@@ -77,9 +85,12 @@ UPDATE api_keys SET revoked_at = $3, previous_hash = NULL, previous_until = NULL
 WHERE tenant_id = $1 AND key_id = $2;
 
 -- name: change_key
--- $3 name (NULL: as it is)  $4 whether the expiry is given  $5 the expiry (NULL: never)
+-- $3 name (NULL: as it is)  $4 whether the expiry is given  $5 the expiry (NULL: never)  $6 limits that change
 UPDATE api_keys
-SET name = coalesce($3, name), expires_at = CASE WHEN $4::boolean THEN $5::timestamptz ELSE expires_at END
+SET
+    name = coalesce($3, name),
+    expires_at = CASE WHEN $4::boolean THEN $5::timestamptz ELSE expires_at END,
+    limits = jsonb_strip_nulls(limits || $6::text::jsonb)
 WHERE tenant_id = $1 AND key_id = $2;
 
 -- name: rotate_key

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -19,15 +19,19 @@ from app.auth.queries import Key, LockedKey, Tenant
 from app.errors import Invalid, NotFound, TenantDisabled, Unauthorized
 from app.http.principal import Principal
 from app.kit.postgres.database import Connection
+from app.limits.policies import LimitsChange
 
 SCOPES: Final = ("import", "read", "admin")
 KEEP_SECONDS: Final = 86_400.0
 """For which the secret before a rotation stays good unless something else is asked for."""
 MOST_KEEP_SECONDS: Final = 30 * 86_400
+MOST_CAP: Final = 10_000
+"""Pieces of work of a tenant in one worker."""
 _TENANT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MOST_NAME: Final = 100
 _NO_KEY: Final = "There is no such API key."
 _NO_HASH: Final = bytes(32)
+_DEFAULT_LIMITS: Final = LimitsChange()
 
 list_tenants: Final = rows.list_tenants
 list_keys: Final = rows.list_keys
@@ -40,14 +44,29 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     scopes: list[str]
     name: str = ""
     expires_at: datetime | None = None
+    limits: LimitsChange = LimitsChange()
 
 
-class KeyChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KeyChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What is to be different about an API key; absent leaves it as it is."""
 
     name: str | msgspec.UnsetType = msgspec.UNSET
     expires_at: datetime | msgspec.UnsetType | None = msgspec.UNSET
     """null: it never expires."""
+    limits: LimitsChange = LimitsChange()
+
+
+class TenantChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What is to be different about a tenant; absent leaves it as it is."""
+
+    disabled: bool | msgspec.UnsetType = msgspec.UNSET
+    """While it is, its keys are refused, and nothing goes in or out."""
+    limits: LimitsChange = LimitsChange()
+    """What all its keys together may ask for."""
+    weight: Annotated[float, msgspec.Meta(ge=0.01, le=100)] | msgspec.UnsetType = msgspec.UNSET
+    """Its share of the workers, compared with other tenants', where several wait for them: 1 unless it is changed."""
+    worker_cap: Annotated[int, msgspec.Meta(ge=1, le=MOST_CAP)] | msgspec.UnsetType | None = msgspec.UNSET
+    """Most pieces of its work in progress at a time in one worker; null: as many as the worker does."""
 
 
 async def ensure_tenant(connection: Connection, name: str, *, actor: str = OPERATOR) -> int:
@@ -85,20 +104,42 @@ async def find_tenant(connection: Connection, name: str | None) -> int:
 
 
 async def set_tenant_disabled(connection: Connection, name: str, disabled: bool, *, actor: str = OPERATOR) -> Tenant:
-    """Disable a tenant, or enable it again.
+    """Disable a tenant, or enable it again; raises as `change_tenant` does."""
+    return await change_tenant(connection, name, TenantChange(disabled=disabled), actor=actor)
+
+
+async def change_tenant(connection: Connection, name: str, change: TenantChange, *, actor: str = OPERATOR) -> Tenant:
+    """Disable a tenant or enable it again, change its limits or its share of the workers.
 
     While it is disabled its keys are refused, its streams end, and workers do nothing for it: nothing is lost,
     and all work continues once it is enabled.
 
     Raises:
+        Invalid: nothing is to be changed.
         NotFound: there is no such tenant.
     """
+    detail = _given(change)
+    if not detail:
+        raise Invalid("There is nothing to change: give disabled, limits, weight or worker_cap.")
+    disabled = detail.pop("disabled", None)
     async with connection.transaction():
-        tenant_id = await rows.set_tenant_disabled(connection, name, disabled, datetime.now(UTC))
+        tenant_id = await rows.change_tenant(
+            connection,
+            name,
+            disabled,
+            datetime.now(UTC),
+            change.limits,
+            detail.get("weight"),
+            "worker_cap" in detail,
+            detail.get("worker_cap"),
+        )
         if tenant_id is None:
             raise NotFound(f"There is no tenant {name!r}; `tranche tenants list` shows them.")
-        word = "tenant.disable" if disabled else "tenant.enable"
-        await write_audit(connection, tenant_id, actor, word, f"tenant:{name}")
+        if disabled is not None:
+            word = "tenant.disable" if disabled else "tenant.enable"
+            await write_audit(connection, tenant_id, actor, word, f"tenant:{name}")
+        if detail:
+            await write_audit(connection, tenant_id, actor, "tenant.change", f"tenant:{name}", detail)
         return (await rows.list_tenants(connection, name))[0]
 
 
@@ -109,6 +150,7 @@ async def create_key(
     *,
     name: str = "",
     expires_at: datetime | None = None,
+    limits: LimitsChange = _DEFAULT_LIMITS,
     actor: str = OPERATOR,
 ) -> str:
     """A new API key of the tenant of this name, which is made if it does not exist; the secret is stored nowhere.
@@ -116,7 +158,7 @@ async def create_key(
     Raises:
         Invalid: a scope, the name or the expiry cannot be used.
     """
-    new = NewKey(scopes=scopes, name=name, expires_at=expires_at)
+    new = NewKey(scopes=scopes, name=name, expires_at=expires_at, limits=limits)
     _check(new)
     tenant_id = await ensure_tenant(connection, tenant, actor=actor)
     _, secret = await add_key(connection, tenant_id, new, actor=actor)
@@ -134,9 +176,16 @@ async def add_key(connection: Connection, tenant_id: int, new: NewKey, *, actor:
     ordered = [scope for scope in SCOPES if scope in new.scopes]
     async with connection.transaction():
         await rows.insert_key(
-            connection, tenant_id, token.key_id, token.secret_hash, ordered, new.name.strip(), new.expires_at
+            connection,
+            tenant_id,
+            token.key_id,
+            token.secret_hash,
+            ordered,
+            new.name.strip(),
+            new.expires_at,
+            new.limits,
         )
-        detail = {"scopes": ordered, "name": new.name.strip(), "expires_at": new.expires_at}
+        detail = {"scopes": ordered, "name": new.name.strip(), "expires_at": new.expires_at, "limits": new.limits}
         await write_audit(connection, tenant_id, actor, "key.create", f"key:{token.key_id}", detail)
     return token.key_id, secret
 
@@ -191,22 +240,22 @@ async def end_key(connection: Connection, tenant_id: int, key_id: str, *, actor:
 
 
 async def change_key(connection: Connection, tenant_id: int, key_id: str, change: KeyChange, *, actor: str) -> Key:
-    """Change the name or the expiry of a key.
+    """Change the name, the expiry or the limits of a key.
 
     Raises:
         Invalid: a value cannot be used, or nothing is to be changed.
         NotFound: the tenant has no such key, or it is revoked.
     """
-    detail = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET}
+    detail = _given(change)
     if not detail:
-        raise Invalid("There is nothing to change: give a name or expires_at.")
+        raise Invalid("There is nothing to change: give a name, expires_at or limits.")
     name = None if change.name is msgspec.UNSET else _check_name(change.name).strip()
     ends = None if change.expires_at is msgspec.UNSET else _check_expiry(change.expires_at)
     async with connection.transaction():
         if (await _lock(connection, tenant_id, key_id)).revoked:
             raise NotFound("This API key is revoked; make another one.")
         given = change.expires_at is not msgspec.UNSET
-        await rows.change_key(connection, tenant_id, key_id, name, given, ends)
+        await rows.change_key(connection, tenant_id, key_id, name, given, ends, change.limits)
         await write_audit(connection, tenant_id, actor, "key.change", f"key:{key_id}", detail)
         return await read_key(connection, tenant_id, key_id)
 
@@ -288,6 +337,11 @@ async def note_uses(connection: Connection, uses: dict[tuple[int, str], datetime
         [key_id for (_, key_id), _ in ordered],
         [at for _, at in ordered],
     )
+
+
+def _given(change: msgspec.Struct) -> dict[str, Any]:
+    """What is to be different, by name."""
+    return {name: value for name, value in msgspec.to_builtins(change).items() if value != {}}
 
 
 def _check(new: NewKey) -> None:

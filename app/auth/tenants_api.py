@@ -11,7 +11,7 @@ from app.auth import service
 from app.auth.api import KeySecret, show_secret
 from app.auth.authorization import OPERATOR
 from app.auth.queries import Tenant
-from app.auth.service import NewKey
+from app.auth.service import NewKey, TenantChange
 from app.errors import Conflict, NotFound
 from app.http.operation import Answer, Path, Reply, operation
 from app.kit.postgres.database import Connection
@@ -34,12 +34,6 @@ class NewTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A tenant to be made."""
 
     name: str
-
-
-class TenantChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whether the tenant is disabled: its keys are refused, and nothing goes in or out."""
-
-    disabled: bool
 
 
 @_operation("GET", PATH, answers=Answer("All of them, by name.", cache=_NO_STORE))
@@ -69,13 +63,13 @@ async def read_tenant(name: Name, connection: Connection) -> Tenant:
 
 @_operation("PATCH", _TENANT, answers=Answer("The tenant.", cache=_NO_STORE))
 async def change_tenant(name: Name, body: TenantChange, connection: Connection) -> Tenant:
-    """Disable a tenant, or enable it again.
+    """Disable a tenant or enable it again; change its limits or its share of the workers.
 
     While it is disabled, its keys are refused with 403 `TENANT_DISABLED`, and nothing of it is processed or sent.
     Nothing is lost: all work continues once it is enabled.
     """
     tenant = await _read(connection, name)
-    return await service.set_tenant_disabled(connection, tenant.name, body.disabled)
+    return await service.change_tenant(connection, tenant.name, body)
 
 
 @_operation("POST", _TENANT + "/keys", answers=Answer("The new key.", 201, headers=("Location",), cache=_NO_STORE))

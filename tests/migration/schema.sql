@@ -97,7 +97,8 @@ CREATE TABLE public.api_keys (
     expires_at timestamp with time zone,
     last_used_at timestamp with time zone,
     previous_hash bytea,
-    previous_until timestamp with time zone
+    previous_until timestamp with time zone,
+    limits jsonb DEFAULT '{}'::jsonb NOT NULL
 );
 
 CREATE TABLE public.audit_log (
@@ -426,7 +427,12 @@ CREATE TABLE public.tenants (
     tenant_id integer NOT NULL,
     name text NOT NULL COLLATE pg_catalog."C",
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    disabled_at timestamp with time zone
+    disabled_at timestamp with time zone,
+    limits jsonb DEFAULT '{}'::jsonb NOT NULL,
+    weight double precision DEFAULT 1 NOT NULL,
+    worker_cap integer,
+    CONSTRAINT tenants_weight_check CHECK (((weight >= (0.01)::double precision) AND (weight <= (100)::double precision))),
+    CONSTRAINT tenants_worker_cap_check CHECK ((worker_cap > 0))
 );
 
 ALTER TABLE public.tenants ALTER COLUMN tenant_id ADD GENERATED ALWAYS AS IDENTITY (

@@ -104,12 +104,17 @@ async def test_keys_are_made_listed_changed_and_revoked(api: Api) -> None:
     assert [k["name"] for k in (await api.get("/v1/keys")).json()["keys"]] == ["", "nightly"]
     changed = await send(api, "PATCH", where, {"name": "hourly", "expires_at": None})
     assert (changed.json()["name"], changed.json()["expires_at"]) == ("hourly", None)
+    assert changed.json()["limits"] == {}
+    limits = {"items": {"quota": 60_000, "window_seconds": 60}}
+    assert (await send(api, "PATCH", where, {"limits": limits})).json()["limits"] == limits
+    assert (await api.get("/v1/audit-log")).json()["entries"][0]["detail"] == {"limits": limits}
     assert (await send(api, "PATCH", where, {})).status == 400
     assert (await api.request("DELETE", where)).status == 204
     assert (await holder.get("/v1/jobs")).status == 401
     assert (await send(api, "PATCH", where, {"name": "late"})).status == 404
-    assert [entry[1:] for entry in await audit(api)][-3:] == [
+    assert [entry[1:] for entry in await audit(api)][-4:] == [
         ("key.create", f"key:{key['key_id']}"),
+        ("key.change", f"key:{key['key_id']}"),
         ("key.change", f"key:{key['key_id']}"),
         ("key.revoke", f"key:{key['key_id']}"),
     ]
@@ -124,7 +129,10 @@ async def test_keys_are_made_listed_changed_and_revoked(api: Api) -> None:
         {"scopes": ["read"], "name": "a\u0000b"},
         {"scopes": ["read"], "expires_at": "2020-01-01T00:00:00Z"},
         {"scopes": ["read"], "expires_at": "2099-01-01T00:00:00"},
-        {"scopes": ["read"], "limits": {}},
+        {"scopes": ["read"], "level": 1},
+        {"scopes": ["read"], "limits": {"items": {"quota": -1, "window_seconds": 60}}},
+        {"scopes": ["read"], "limits": {"items": {"quota": 1}}},
+        {"scopes": ["read"], "limits": {"calls": {"quota": 1, "window_seconds": 60}}},
         {},
     ],
 )
@@ -211,6 +219,15 @@ async def test_the_operator_makes_and_disables_tenants(operator: Api) -> None:
     assert [(t["name"], t["keys"]) for t in listed] == [("acme", 1), ("globex", 1)]
     changed = await send(operator, "PATCH", "/v1/tenants/globex", {"disabled": True})
     assert changed.json()["disabled_at"] is not None
+    limits = {"items": {"quota": 5, "window_seconds": 1}, "requests": {"quota": 0, "window_seconds": 1}}
+    more = {"limits": limits, "weight": 0.5, "worker_cap": 2}
+    changed = await send(operator, "PATCH", "/v1/tenants/globex", more)
+    assert {name: changed.json()[name] for name in more} == more
+    assert changed.json()["disabled_at"] is not None
+    changed = await send(operator, "PATCH", "/v1/tenants/globex", {"limits": {"items": None}, "worker_cap": None})
+    assert (changed.json()["limits"], changed.json()["worker_cap"]) == ({"requests": limits["requests"]}, None)
+    for nothing in ({}, {"weight": 0}, {"worker_cap": 0}, {"limits": {"calls": None}}):
+        assert (await send(operator, "PATCH", "/v1/tenants/globex", nothing)).status == 400
     assert (await holder.get("/v1/keys")).json()["code"] == "TENANT_DISABLED"
     assert (await operator.get("/v1/tenants/nobody")).status == 404
 

@@ -68,7 +68,7 @@ async def test_a_key_from_its_making_to_its_end(shell: Shell) -> None:
     assert (changed["name"], changed["expires_at"]) == ("hourly", None)
     code, out = await shell.run("keys", "list", "--tenant", "acme")
     header, row = out.splitlines()
-    assert header.split() == ["KEY", "TENANT", "SCOPES", "CREATED", "EXPIRES", "LAST", "USED", "STATE", "NAME"]
+    assert header.split() == "KEY TENANT SCOPES CREATED EXPIRES LAST USED STATE LIMITS NAME".split()
     assert row.endswith("hourly")
     assert "rotated" in row
     assert await shell.read("keys", "revoke", rotated["key"]) == {"key_id": key["key_id"], "state": "revoked"}
@@ -85,6 +85,34 @@ async def test_a_tenant_is_disabled_and_enabled(shell: Shell) -> None:
     assert await shell.run("tenants", "enable", "acme") == (0, "acme is active\n")
     code, out = await shell.run("tenants", "disable", "nobody")
     assert (code, "`tranche tenants list` shows them" in out) == (2, True)
+
+
+async def test_limits_are_given_changed_and_taken_back(shell: Shell) -> None:
+    """Of a key when it is made and later; of a tenant beside its share of the workers."""
+    code, made = await shell.run(
+        "keys", "create", "--tenant", "acme", "--limit", "items=60000/60", "--limit", "requests=600/60"
+    )
+    assert code == 0
+    code, out = await shell.run("keys", "list")
+    assert "items 60000/60, requests 600/60" in out
+    changed = await shell.read("keys", "change", made.strip(), "--limit", "items=default", "--limit", "requests=0")
+    assert changed["limits"] == {"requests": {"quota": 0, "window_seconds": 1}}
+    tenant = await shell.read("tenants", "change", "acme", "--limit", "items=5/1", "--weight", "2.5", "--cap", "3")
+    assert tenant["limits"] == {"items": {"quota": 5, "window_seconds": 1}}
+    assert (tenant["weight"], tenant["worker_cap"]) == (2.5, 3)
+    code, out = await shell.run("tenants", "list")
+    assert out.split()[-4:] == ["items", "5/1", "2.5", "3"]
+    assert (await shell.read("tenants", "change", "acme", "--cap", "0"))["worker_cap"] is None
+    code, out = await shell.run("tenants", "change", "acme")
+    assert (code, "There is nothing to change" in out) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "limit", ["items", "items=", "items=5", "items=5/0", "items=-1/5", "calls=5/1", "items=5/100000"]
+)
+async def test_a_limit_that_makes_no_sense_is_refused(shell: Shell, limit: str) -> None:
+    code, out = await shell.run("keys", "create", "--tenant", "acme", "--limit", limit)
+    assert (code, "is no limit" in out) == (2, True)
 
 
 @pytest.mark.parametrize("span", ["90", "d", "-1d", "1y", "9999999d"])
