@@ -97,7 +97,9 @@ def migrate(seconds: float, citus: bool) -> None:
             click.echo(f"{what}: {done:,} of {total:,} copied", err=True)
 
     settings_module.check_names()
-    settings = place.find(redis=False)
+    settings = settings_module.load()
+    if not settings.database_owner_url:
+        settings = place.find(settings, redis=False)
     url = settings.database_owner_url or settings.database_url
     done = {"applied": [] if citus else asyncio.run(run(url, wait=seconds, report=report))}
     if citus:

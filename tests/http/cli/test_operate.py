@@ -106,6 +106,8 @@ async def test_a_worker_without_a_schema_says_so_once_and_waits_for_it(settings:
 async def test_migrate_and_keys_need_no_redis(database_url: str) -> None:
     code, out, err = await run("migrate", TRANCHE_DATABASE_URL=database_url)
     assert (code, out.strip()) == (0, "the schema is up to date"), err
+    code, out, err = await run("migrate", TRANCHE_DATABASE_OWNER_URL=database_url)
+    assert (code, out.strip()) == (0, "the schema is up to date"), err
     code, _, err = await run("keys", "list", TRANCHE_DATABASE_URL=database_url)
     assert code == 0, err
 
