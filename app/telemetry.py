@@ -49,6 +49,15 @@ class RequestServed(Event, frozen=True, kw_only=True):
         return logging.DEBUG if quiet else logging.INFO
 
 
+class RowsPruned(Event, frozen=True, kw_only=True):
+    """Rows past their time were removed, of all tenants."""
+
+    name: ClassVar[str] = "rows_pruned"
+
+    kind: str
+    rows: int
+
+
 _log: Final = structlog.get_logger()
 
 

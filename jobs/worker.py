@@ -34,6 +34,7 @@ from jobs.delivery.limits.rate_limiter import RateLimiter
 from jobs.imports.processing import ImportWorkers
 from jobs.maintenance import Scheduler
 from jobs.outbound.ssrf import DestinationSessions
+from jobs.retention import Pruner
 from jobs.sagas.runner import Runner
 from jobs.sagas.workflows import WORKFLOWS
 from jobs.scheduling.worker_pool import PollingWorkerPool
@@ -135,6 +136,7 @@ async def working(settings: Settings, status: WorkerStatus | None = None) -> Asy
         background = [
             asyncio.create_task(listen(settings, dispatcher, pools, status)),
             asyncio.create_task(scheduler.run()),
+            asyncio.create_task(Pruner(database, redis, settings).run()),
             asyncio.create_task(sender.run()),
             asyncio.create_task(_send_heartbeats(redis, worker_id, vault)),
         ]

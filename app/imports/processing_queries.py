@@ -8,9 +8,8 @@ import msgspec
 
 from app.destinations.kinds import Reach
 from app.imports.batch.file_duplicates import Repeat
-from app.kit.postgres.batched_delete import in_batches
 from app.kit.postgres.database import Connection
-from app.kit.postgres.query import Affected, Found, Query, Seconds, query
+from app.kit.postgres.query import Found, Query, Seconds, query
 from app.vocabulary.outcomes_wire import Summary
 
 LONG_SECONDS: Final = 600
@@ -143,17 +142,3 @@ async def pending_destinations(connection: Connection, tenant_id: int, reach: Re
 
 
 tenants_with_silent_uploads = Query[[], list[int]]("tenants_with_silent_uploads")
-_read_expired = Query[[int, Seconds], list[uuid.UUID]]("expired_jobs")
-_trim_outcomes = Query[[int, uuid.UUID], Affected]("trim_outcomes")
-_trim_deliveries = Query[[int, uuid.UUID], Affected]("trim_deliveries")
-_mark_trimmed = Query[[int, uuid.UUID], Found]("mark_trimmed")
-
-
-async def trim_jobs(connection: Connection, tenant_id: int, retention: float) -> int:
-    """Drop the outcomes of jobs that ended `retention` seconds ago; how many jobs, a bounded number a call."""
-    trimmed = 0
-    for job_id in await _read_expired(connection, tenant_id, retention):
-        for trim in (_trim_outcomes, _trim_deliveries):
-            await in_batches(trim, connection, tenant_id, job_id)
-        trimmed += await _mark_trimmed(connection, tenant_id, job_id)
-    return trimmed

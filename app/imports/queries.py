@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from app.auth.queries import all_tenants
 from app.destinations.kinds import Reach
 from app.history import versions
-from app.kit.postgres.batched_delete import in_batches
 from app.kit.postgres.database import Connection
-from app.kit.postgres.query import Affected, Found, Query, Seconds, query
+from app.kit.postgres.query import Found, Query, Seconds, query
 from app.vocabulary.outcomes_wire import Summary
 
 
@@ -188,12 +186,3 @@ class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):
 insert_import = Query[[ImportRecord, Summary], None]("insert_import")
 settle_answer = Query[[int, str, str, bytes], Found]("settle_answer")
 """(tenant_id, route, key, answer) Put the answer that was held back in place; false if its time was over."""
-_expire_answers = Query[[int], Affected]("expire_answers")
-_forget_keys = Query[[int, Seconds], Affected]("forget_keys")
-
-
-async def forget_answers(connection: Connection, memory: float) -> None:
-    """Drop answers past their time, and keys past their memory (`memory` seconds after that)."""
-    for tenant_id in await all_tenants(connection):
-        await in_batches(_expire_answers, connection, tenant_id)
-        await in_batches(_forget_keys, connection, tenant_id, memory)

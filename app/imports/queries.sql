@@ -232,25 +232,3 @@ UPDATE idempotency_keys
 SET answer = $4, answering_until = NULL
 WHERE tenant_id = $1 AND route = $2 AND key = $3 AND answering_until > now()
 RETURNING 1;
-
--- name: expire_answers
--- Answers past their time go, a thousand at a time; the key stays and is refused until `forget_keys`. Workers share the work.
-UPDATE idempotency_keys
-SET answer = NULL
-WHERE tenant_id = $1 AND ctid = ANY (ARRAY(
-    SELECT k.ctid FROM idempotency_keys k
-    WHERE k.tenant_id = $1 AND k.expires_at < now() AND k.answer IS NOT NULL
-    ORDER BY k.expires_at LIMIT 1000
-    FOR UPDATE SKIP LOCKED
-));
-
--- name: forget_keys
--- A key under which a body is still arriving is as old as its first chunk, and gets its time anew with the answer.
-DELETE FROM idempotency_keys
-WHERE tenant_id = $1 AND ctid = ANY (ARRAY(
-    SELECT k.ctid FROM idempotency_keys k
-    WHERE k.tenant_id = $1 AND k.expires_at < now() - $2::interval
-        AND (k.fingerprint IS NOT NULL OR k.answering_until < now())
-    ORDER BY k.expires_at LIMIT 1000
-    FOR UPDATE SKIP LOCKED
-));

@@ -5,7 +5,7 @@ from typing import Final
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from app.telemetry import Event, RequestServed
+from app.telemetry import Event, RequestServed, RowsPruned
 
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -20,6 +20,7 @@ _SECONDS: Final = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 _ITEMS: Final = Counter("tranche_imported_items", "Items of imports that were answered.", registry=_OWN)
+_PRUNED: Final = Counter("tranche_pruned", "Rows removed past their time; jobs for outcomes.", ["kind"], registry=_OWN)
 
 
 def observe(event: Event) -> None:
@@ -30,6 +31,8 @@ def observe(event: Event) -> None:
         _SECONDS.labels(event.route).observe(event.milliseconds / 1000)
         if event.items:
             _ITEMS.inc(event.items)
+    elif isinstance(event, RowsPruned):
+        _PRUNED.labels(event.kind).inc(event.rows)
 
 
 def collect() -> CollectorRegistry:

@@ -141,6 +141,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_private: Annotated[str, Doc("private networks that webhooks may reach", "CIDR, separated by commas")] = ""
 
     # Circuit breakers.
+    circuit_retention: Annotated[float, Doc("changes of circuits are kept for", "s")] = 7_776_000.0
     breaker_window: Annotated[float, Doc("length of the window in which calls count", "s")] = 30.0
     breaker_min_calls: Annotated[int, Doc("fewer calls in the window never open a circuit", "calls")] = 10
     breaker_failure_rate: Annotated[float, Doc("share of failed calls that opens a circuit", "0-1")] = 0.5

@@ -226,11 +226,3 @@ async def record_attempt(
 @query
 async def notify_disabled(connection: Connection, tenant_id: int, endpoint_id: int, why: str) -> None:
     """Emit `webhook.disabled`; within the transaction that disables it."""
-
-
-_forget_messages = Query[[int, Seconds], Affected]("forget_messages")
-
-
-async def forget_messages(connection: Connection, tenant_id: int, retention: float) -> int:
-    """Drop settled messages past their time, a bounded number a call; how many."""
-    return await in_batches(_forget_messages, connection, tenant_id, retention)

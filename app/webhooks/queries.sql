@@ -219,13 +219,3 @@ WITH event AS MATERIALIZED (
     WHERE w.tenant_id = :tenant_id AND w.endpoint_id = :endpoint_id
 )
 INSERT INTO webhook_messages {{event_messages}};
-
--- name: forget_messages
--- Settled messages past their time, a bounded number.
-DELETE FROM webhook_messages m
-WHERE m.tenant_id = $1 AND m.message_id = ANY (ARRAY(
-    SELECT d.message_id FROM webhook_messages d
-    WHERE d.tenant_id = $1 AND d.finished_at < now() - $2::interval
-    LIMIT 1000
-    FOR UPDATE SKIP LOCKED
-));

@@ -19,6 +19,7 @@ from app.kit.encryption import Vault
 from app.kit.postgres.database import Database
 from app.resource_types.catalog import Catalog
 from app.settings import Settings
+from jobs.retention import prune
 from tests import stored
 from tests.conftest import LOOPBACK, SECRET_KEY, as_app, as_owner, quick
 from tests.types import CONTACTS
@@ -139,3 +140,9 @@ def told(answer: Accepted207) -> list[tuple[str, str, int | None]]:
     """(status, result or error code, version) of each item, read from the answer's bytes."""
     body = msgspec.json.decode(answer.body)
     return [(i["status"], i.get("result") or i["error_code"], i.get("version")) for i in body["items"]]
+
+
+async def forget_answers(desk: Desk, memory: float) -> None:
+    """Twice: a key is forgotten once its answer is."""
+    for _ in range(2):
+        assert await prune(desk.database, msgspec.structs.replace(desk.settings, idempotency_memory=memory))

@@ -608,7 +608,9 @@ CREATE INDEX destination_tests_open ON public.destination_tests USING btree (ten
 
 CREATE UNIQUE INDEX destinations_name ON public.destinations USING btree (tenant_id, name) WHERE (state <> 'removed'::text);
 
-CREATE INDEX idempotency_keys_expiry ON public.idempotency_keys USING btree (tenant_id, expires_at);
+CREATE INDEX idempotency_keys_answers ON public.idempotency_keys USING btree (tenant_id, expires_at) WHERE (answer IS NOT NULL);
+
+CREATE INDEX idempotency_keys_bare ON public.idempotency_keys USING btree (tenant_id, expires_at) WHERE (answer IS NULL);
 
 CREATE INDEX job_chunks_faulty ON public.job_chunks USING btree (tenant_id, job_id, first_index) WHERE (failures <> '{}'::jsonb);
 

@@ -2,17 +2,15 @@
 
 A tenant sees the circuits of its own connections. What it shares with other tenants is the operator's."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
-from app.kit.postgres.batched_delete import in_batches
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Affected, Query, Seconds, query
 from app.vocabulary.states import CircuitState
 
-RETENTION: Final = timedelta(days=90)
 _MEMORY: Final = 600.0
 """Seconds after its time that a circuit of which nothing was heard is taken to be forgotten: no trouble any more."""
 
@@ -147,8 +145,3 @@ def _state(after: str | None, left_open: float | None) -> tuple[CircuitState, in
 
 list_changes = Query[[int, str, int], list[CircuitChange]]("list_circuit_changes")
 """(tenant_id, name, limit) The latest changes of a tenant's own connection to a destination, newest first."""
-_forget_changes = Query[[int, timedelta], Affected]("forget_circuit_changes")
-
-
-async def forget_changes(connection: Connection, tenant_id: int) -> None:
-    await in_batches(_forget_changes, connection, tenant_id, RETENTION)

@@ -126,14 +126,3 @@ CROSS JOIN LATERAL (
 WHERE d.tenant_id = $1 AND d.name = $2 AND d.state <> 'removed'
 ORDER BY x.change_id DESC
 LIMIT $3;
-
--- name: forget_circuit_changes
-DELETE FROM circuit_changes c
-WHERE c.tenant_id = $1 AND c.ctid = ANY (ARRAY(
-    SELECT x.ctid
-    FROM circuit_changes x
-    WHERE x.tenant_id = $1 AND x.at < now() - $2::interval
-    ORDER BY x.at
-    LIMIT 1000
-    FOR UPDATE SKIP LOCKED
-));

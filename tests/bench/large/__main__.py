@@ -14,10 +14,10 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench.large import bare, growth, kills, pollers, rows, small
+from tests.bench.large import bare, growth, idle, kills, pollers, rows, small
 from tests.bench.large.site import Site, opened
 
-PARTS = ("rows", "pollers", "small", "growth", "kills")
+PARTS = ("rows", "pollers", "small", "growth", "kills", "idle")
 
 
 async def main(arguments: argparse.Namespace) -> None:
@@ -43,6 +43,8 @@ async def run(part: str, site: Site, folder: Path, arguments: argparse.Namespace
         await pollers.measure(site, folder, arguments.rows, arguments.pollers)
     elif part == "small":
         await small.measure(site, folder, arguments.rows, 5)
+    elif part == "idle":
+        await idle.measure(site, [100, arguments.tenants], arguments.seconds)
     elif part == "kills":
         await site.stop()
         await kills.measure(folder, arguments.rows // 10, arguments.rounds)
@@ -54,6 +56,8 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--contacts", type=int, default=10_000_000, help="the largest table")
     parser.add_argument("--pollers", type=int, default=1_000)
+    parser.add_argument("--tenants", type=int, default=10_000, help="that are idle")
+    parser.add_argument("--seconds", type=float, default=120, help="of being idle")
     parser.add_argument("--rounds", type=int, default=20, help="of kills")
     parser.add_argument("--folder", type=Path, help="for data and files; needs some 20 GB for all parts")
     uvloop.run(main(parser.parse_args()))

@@ -12,5 +12,4 @@ HOT: Final[Hot] = {
     "read_circuits": ("3", {"circuit_changes_pkey"}),
     "count_openings": ("3", {"circuit_changes_time"}),
     "list_circuit_changes": ("3, 'd1', 20", {"circuit_changes_pkey"}),
-    "forget_circuit_changes": ("3, '90 days'", {"circuit_changes_time"}),
 }

@@ -37,6 +37,4 @@ HOT: Final[Hot] = {
     "tenants_sending": ("", {"deliveries_sending"}),
     "lost_deliveries": ("3", {"deliveries_sending"}),
     "release_lost": ("3, 500", {"deliveries_pkey", "effects_pkey", "jobs_pkey"}),
-    "expire_answers": ("3", {"idempotency_keys_expiry"}),
-    "forget_keys": ("3, '30 days'", {"idempotency_keys_expiry"}),
 }

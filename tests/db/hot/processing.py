@@ -19,7 +19,4 @@ HOT: Final[Hot] = {
     "drop_chunks": (f"{_CHUNK}, 0", {"staged_chunks_pkey"}),
     "end_import": (f"3, {JOB}", {"jobs_working", "effects_pkey"}),
     "read_outcomes": (_CHUNK, {"job_chunks_pkey"}),
-    "expired_jobs": ("3, '30 days'", {"jobs_kept", "deliveries_open"}),
-    "trim_outcomes": (f"3, {JOB}", {"job_chunks_pkey"}),
-    "trim_deliveries": (f"3, {JOB}", {"deliveries_job", "deliveries_pkey"}),
 }

@@ -16,5 +16,4 @@ HOT: Final[Hot] = {
     "due_endpoints": ("", {"webhook_messages_due"}),
     "claim_message": ("3, 5, '13 s', '25 s'", {"webhook_messages_pkey", "webhook_messages_due"}),
     "record_attempt": ("3, 2100, 1, 'ok', '0 s', '{}', 50, now(), true, NULL, NULL, ''", {"webhook_messages_pkey"}),
-    "forget_messages": ("3, '30 days'", {"webhook_messages_pkey", "webhook_messages_done"}),
 }

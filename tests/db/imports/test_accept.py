@@ -19,7 +19,7 @@ from app.imports.service import Accepted207, Replay
 from app.kit.compression import pack
 from app.kit.postgres.database import Database
 from app.vocabulary.states import ErrorCode
-from tests.db.conftest import ROUTE, Desk, people, person, told
+from tests.db.conftest import ROUTE, Desk, forget_answers, people, person, told
 
 DAY = 86_400.0
 
@@ -98,8 +98,7 @@ class TestKeys:
         for body in (people(1), people(2)):
             with pytest.raises(KeyExpired):
                 await desk.send(body, key="k")
-        async with desk.database.connection() as connection:
-            await queries.forget_answers(connection, 30 * DAY)
+        await forget_answers(desk, 30 * DAY)
         assert await desk.rows("SELECT answer FROM idempotency_keys") == [{"answer": None}]
         with pytest.raises(KeyExpired):
             await desk.send(people(1), key="k")
@@ -112,16 +111,14 @@ class TestKeys:
             """UPDATE idempotency_keys
             SET expires_at = now() - interval '29 days' - CASE key WHEN 'old' THEN 2 ELSE 0 END * interval '1 day'"""
         )
-        async with desk.database.connection() as connection:
-            await queries.forget_answers(connection, 30 * DAY)
+        await forget_answers(desk, 30 * DAY)
         assert told(await desk.push(people(2), key="old"))[1] == ("ok", "created", 1)
         with pytest.raises(KeyExpired):
             await desk.send(people(1, company="Else"), key="young")
 
     async def test_a_live_answer_survives_the_sweeper(self, desk: Desk) -> None:
         first = await desk.push(people(1), key="k")
-        async with desk.database.connection() as connection:
-            await queries.forget_answers(connection, 0)
+        await forget_answers(desk, 0)
         assert await desk.send(people(1), key="k") == Replay(207, first.body)
 
     async def test_an_answer_held_back_is_busy(self, desk: Desk) -> None:

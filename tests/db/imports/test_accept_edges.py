@@ -9,9 +9,8 @@ import msgspec
 import pytest
 
 from app.errors import Overloaded
-from app.imports import queries
 from app.kit.postgres.database import Database
-from tests.db.conftest import Desk, people, told
+from tests.db.conftest import Desk, forget_answers, people, told
 
 
 async def test_a_batch_that_cannot_be_recorded_is_refused_for_what_it_is(desk: Desk) -> None:
@@ -42,8 +41,7 @@ async def test_housekeeping_keeps_up_with_many_answers(desk: Desk) -> None:
     )
 
     async def forget() -> None:
-        async with desk.database.connection() as connection:
-            await queries.forget_answers(connection, 50.0)
+        await forget_answers(desk, 50.0)
 
     await asyncio.gather(forget(), forget())
     left = await desk.rows("SELECT key, answer FROM idempotency_keys ORDER BY key")

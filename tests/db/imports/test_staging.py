@@ -15,14 +15,13 @@ import uuid_utils.compat
 
 from app.errors import ClientGone, DatabaseUnavailable, KeyBusy, KeyReused, Overloaded
 from app.files.readers import Family, Form
-from app.imports import queries as import_queries
 from app.imports import upload as import_upload
 from app.imports import upload_queries
 from app.imports.cancel import queries as cancel_queries
 from app.imports.service import ImportRequest, Options, Replay
 from app.imports.upload import Accepted202
 from app.resource_types.catalog import Catalog
-from tests.db.conftest import ROUTE, Desk, people
+from tests.db.conftest import ROUTE, Desk, forget_answers, people
 from tests.types import CONTACTS
 
 BODY = b"id,email\n" + b"".join(b"c%d,c%d@example.com\n" % (n, n) for n in range(500))
@@ -261,8 +260,7 @@ async def test_a_key_is_not_forgotten_while_its_body_arrives(desk: Desk) -> None
 
     async def forget() -> None:
         await desk.rows("UPDATE idempotency_keys SET expires_at = now() - interval '1 minute'")
-        async with desk.database.connection() as connection:
-            await import_queries.forget_answers(connection, 0)
+        await forget_answers(desk, 0)
 
     first = await accepted(desk, arrive(BODY, 10, forget))
     again = await receive(desk, arrive(BODY))

@@ -10,7 +10,8 @@ import msgspec
 from app.auth import service
 from app.kit.notifier import Notifier
 from jobs.delivery.dispatcher import Dispatcher
-from jobs.maintenance import Scheduler, prune
+from jobs.maintenance import Scheduler
+from jobs.retention import prune
 from jobs.worker import working
 from tests.db.conftest import Desk
 from tests.db.staging import outcomes, stage
@@ -85,7 +86,7 @@ def scheduler_of(world: World) -> Scheduler:
             """Nothing is delivered here."""
 
     nobody: Dispatcher = Nobody()  # type: ignore[assignment]  # only `serve` is ever called
-    return Scheduler(world.database, nobody, world.settings, monotonic=lambda: 0.0)
+    return Scheduler(world.database, nobody, world.settings)
 
 
 async def test_an_upload_whose_receiver_fell_silent_is_given_up(world: World) -> None:

@@ -31,7 +31,7 @@ from app.webhooks import queries as rows
 from app.webhooks import service as webhook_service
 from app.webhooks.queries import WebhookMessage
 from app.webhooks.rules import EndpointState, MessageState, Policy
-from jobs.maintenance import prune
+from jobs.retention import prune
 from jobs.webhooks.sender import WebhookSender
 from jobs.worker import working
 from tests.http.made_jobs import make_job
