@@ -53,7 +53,7 @@ async def list_keys(principal: Principal, connection: Connection) -> KeyList:
     return KeyList(await service.list_keys(connection, principal.tenant_id))
 
 
-@_operation("POST", PATH, answers=Answer("The new key.", 201, headers=("Location",), cache=_NO_STORE))
+@_operation("POST", PATH, answers=Answer("The new key.", 201, headers=("Location",), cache=_NO_STORE), keyed=True)
 async def create_key(body: NewKey, principal: Principal, connection: Connection) -> Reply[KeySecret]:
     """Create an API key.
 
@@ -89,7 +89,7 @@ async def revoke_key(key_id: KeyId, principal: Principal, connection: Connection
     await service.end_key(connection, principal.tenant_id, key_id, actor=principal.key_id)
 
 
-@_operation("POST", _KEY + "/rotate", answers=Answer("The renewed key.", cache=_NO_STORE))
+@_operation("POST", _KEY + "/rotate", answers=Answer("The renewed key.", cache=_NO_STORE), keyed=True)
 async def rotate_key(
     key_id: KeyId, body: KeyRotation | None, principal: Principal, connection: Connection
 ) -> KeySecret:

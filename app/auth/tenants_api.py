@@ -42,7 +42,13 @@ async def list_tenants(connection: Connection) -> TenantList:
     return TenantList(await service.list_tenants(connection))
 
 
-@_operation("POST", PATH, answers=Answer("The new tenant.", 201, headers=("Location",), cache=_NO_STORE), errors=(409,))
+@_operation(
+    "POST",
+    PATH,
+    answers=Answer("The new tenant.", 201, headers=("Location",), cache=_NO_STORE),
+    errors=(409,),
+    keyed=True,
+)
 async def create_tenant(body: NewTenant, connection: Connection) -> Reply[Tenant]:
     """Create a tenant.
 
@@ -72,7 +78,9 @@ async def change_tenant(name: Name, body: TenantChange, connection: Connection) 
     return await service.change_tenant(connection, tenant.name, body)
 
 
-@_operation("POST", _TENANT + "/keys", answers=Answer("The new key.", 201, headers=("Location",), cache=_NO_STORE))
+@_operation(
+    "POST", _TENANT + "/keys", answers=Answer("The new key.", 201, headers=("Location",), cache=_NO_STORE), keyed=True
+)
 async def create_tenant_key(name: Name, body: NewKey, connection: Connection) -> Reply[KeySecret]:
     """Create an API key of a tenant.
 

@@ -121,6 +121,7 @@ def _describe_replay(settings: Settings) -> str:
         ),
     ),
     errors=(404,),
+    keyed=True,
 )
 async def replay_dead_letters(
     body: ReplayRequest,
@@ -155,6 +156,7 @@ async def replay_dead_letters(
     ),
     answers=Answer("They are dropped."),
     errors=(404,),
+    keyed=True,
 )
 async def drop_dead_letters(
     body: DropRequest, principal: Principal, exchange: Exchange, database: Database
@@ -171,6 +173,7 @@ async def drop_dead_letters(
     access=ADMIN,
     answers=Answer("They are settled."),
     errors=(404, 409),
+    keyed=True,
 )
 async def settle_dead_letters(
     body: SettleRequest, principal: Principal, exchange: Exchange, database: Database

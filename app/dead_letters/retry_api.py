@@ -11,7 +11,7 @@ from app.dead_letters.selection import MOST
 from app.dead_letters.shapes import AttemptAnswer, describe
 from app.errors import Invalid
 from app.http.operation import Answer, Reply, operation
-from app.http.parameters import JobId, OptionalKey
+from app.http.parameters import JobId
 from app.http.principal import Principal
 from app.http.request_context import Exchange
 from app.job_status.ownership import JobOwners
@@ -44,14 +44,12 @@ def _describe(settings: Settings) -> str:
     tag="jobs",
     access=CHANGING,
     description=_describe,
-    answers=Answer(
-        "The job that sends them: a new one, or the running one.", 202, headers=(*api.MADE, "MaybeIdempotencyKey")
-    ),
+    answers=Answer("The job that sends them: a new one, or the running one.", 202, headers=api.MADE),
     errors=(409,),
+    keyed=True,
 )
 async def retry_job(
     job_id: JobId,
-    key: OptionalKey,
     body: RetryRequest | None,
     principal: Principal,
     exchange: Exchange,
@@ -72,5 +70,4 @@ async def retry_job(
     if taken.kind == JobKind.UNDO:
         notifier.notify_imports(principal.tenant_id, job_id)
     answer = AttemptAnswer(**describe(taken))
-    echo = {} if key is None else {"Idempotency-Key": key}
-    return Reply(answer, 202, echo | api.made_headers(answer.status_url))
+    return Reply(answer, 202, api.made_headers(answer.status_url))

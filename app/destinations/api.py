@@ -78,7 +78,13 @@ async def list_destinations(principal: Principal, destinations: Destinations) ->
 
 
 @operation(
-    "POST", PATH, tag=_TAG, access=ADMIN, answers=Answer("It is there.", 201, headers=("Location",)), errors=(409,)
+    "POST",
+    PATH,
+    tag=_TAG,
+    access=ADMIN,
+    answers=Answer("It is there.", 201, headers=("Location",)),
+    errors=(409,),
+    keyed=True,
 )
 async def add_destination(
     body: NewDestination, principal: Principal, settings: Settings, connection: Connection

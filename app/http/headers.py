@@ -46,6 +46,10 @@ _BARE_KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
 _QUOTED_KEY: Final = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 
 
+KEY_SCHEMA: Final = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!#-~]([ -~]*[!-~])?$"}
+"""Of an idempotency key."""
+
+
 def read_key(fields: Fields) -> tuple[str, str]:
     """The idempotency key and the field as it was sent: `abc` and `"abc"` (RFC 8941) are one key."""
     sent = fields.one("idempotency-key")

@@ -20,6 +20,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import NoneType
 from typing import Any, Final, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import unquote_to_bytes
@@ -33,10 +34,12 @@ from app.errors import NotFound
 from app.http.body.json import read_json
 from app.http.cursors import link_next
 from app.http.dependencies import resources_of
-from app.http.headers import JSON, Fields, choose_type
+from app.http.headers import JSON, KEY_SCHEMA, Fields, choose_type, read_key
+from app.http.idempotency.requests import KeyedRequest, StoredAnswer, fingerprint, run_once
 from app.http.principal import Principal
 from app.http.query_strings import compile_query
 from app.http.request_context import Exchange, exchange_of
+from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
 from app.resources.declaration import Resource
 from app.settings import Settings
@@ -226,6 +229,7 @@ def operation(
     request_body: Callable[..., dict[str, Any]] | None = None,
     types: tuple[Any, ...] = (),
     instead: Callable[[Request[Any, Any, Any]], Operation | None] | None = None,
+    keyed: bool = False,
 ) -> Callable[[Callable[..., Awaitable[Any]]], Operation]:
     """Declare the operation that the decorated function handles.
 
@@ -234,17 +238,15 @@ def operation(
     `offers`: media types to choose from by `Accept`; none: it is not looked at. `any_query`: the query is nobody's
     business. `request_body`: of a handler that reads its body itself. `types`: of the wire, where no answer or body
     names them. `instead`: the operation that this request really is for, where the router cannot distinguish them.
+    `keyed`: it takes an Idempotency-Key as an option, under which it is done once (`app.http.idempotency`).
     """
 
     def declare(function: Callable[..., Awaitable[Any]]) -> Operation:
         summary, _, more = inspect.cleandoc(function.__doc__ or "").partition("\n\n")
         hints = get_type_hints(function, include_extras=True)
         result = _find_result(hints.pop("return"))
-        shown = tuple(
-            replace(one, type=result) if one.status in _WITH_RESULT and not (one.type or one.content) else one
-            for one in (answers if isinstance(answers, tuple) else (answers,))
-        )
-        binds, parameters = _compile(hints, path)
+        shown = _list_answers(answers, result, keyed=keyed)
+        binds, parameters = _compile(hints, path, keyed=keyed)
         body = hints.get("body")
         body_types = [one for one in (get_args(body) or (body,)) if one is not NoneType] if body else []
         caches = {one.status: {"Cache-Control": one.cache} for one in shown if one.cache}
@@ -272,11 +274,10 @@ def operation(
                 arguments["body"] = await read_json(
                     request, call.resources, call.fields, body_types[0], optional=optional
                 )
-            if wants_connection:
-                async with call.resources[Database].connection() as arguments["connection"]:
-                    result = await function(**arguments)
-            else:
-                result = await function(**arguments)
+            run = partial(_run, function, arguments, call.resources[Database] if wants_connection else None)
+            if keyed and (key := _OPTIONAL_KEY.read(call)) is not None:
+                return await _answer_once(call, f"{method} {path}", key, arguments.get("body"), run, first, caches)
+            result = await run()
             if links and not isinstance(result, ASGIResponse):
                 result = Reply(result, headers=link_next(request.scope, result.next_cursor))
             return _answer(result, first, caches)
@@ -293,7 +294,13 @@ def operation(
             access=access,
             answers=shown,
             errors=_list_errors(
-                *errors, access=access, path=path, offers=offers, any_query=any_query, body=body or request_body
+                *errors,
+                keyed=keyed,
+                access=access,
+                path=path,
+                offers=offers,
+                any_query=any_query,
+                body=body or request_body,
             ),
             query=hints.get("query"),
             parameters=parameters,
@@ -313,20 +320,96 @@ def respond(
     return ASGIResponse(body=body, status_code=status, headers=headers, media_type=media_type)
 
 
+async def _run(function: Callable[..., Awaitable[Any]], arguments: dict[str, Any], database: Database | None) -> Any:
+    """`database`: to connect to first; None: the handler does not ask for a connection."""
+    if database is None:
+        return await function(**arguments)
+    async with database.connection() as arguments["connection"]:
+        return await function(**arguments)
+
+
 def _answer(result: Any, status: int, caches: Mapping[int, dict[str, str]]) -> ASGIResponse:
     if isinstance(result, ASGIResponse):
         return result
+    status, headers, body = _render(result, status, caches)
+    return respond(body, status, headers=headers)
+
+
+def _render(result: Any, status: int, caches: Mapping[int, dict[str, str]]) -> tuple[int, dict[str, str], bytes]:
     headers: dict[str, str] = {}
     if type(result) is Reply:
         status, headers, result = result.status, result.headers or {}, result.value
     elif result is None:
         status = 204
     body = result if isinstance(result, bytes) else b"" if result is None else _encode(result)
-    return respond(body, status, headers=caches.get(status, {}) | headers)
+    return status, caches.get(status, {}) | headers, body
+
+
+def _read_optional_key(call: Call) -> str | None:
+    """From here on every answer echoes it."""
+    if not call.fields.one("idempotency-key"):
+        return None
+    key, call.exchange.idempotency_key = read_key(call.fields)
+    return key
+
+
+_OPTIONAL_KEY: Final = Header(
+    name="Idempotency-Key",
+    description=lambda settings: (
+        "Identifies this request, so that sending it twice does its work once: for "
+        f"{settings.idempotency_retention / 3600:g} hours the same request gets the first answer again."
+    ),
+    read=_read_optional_key,
+    schema=KEY_SCHEMA,
+)
+_KEYED: Final = ("MaybeIdempotencyKey", "IdempotencyReplayed")
+
+
+async def _answer_once(
+    call: Call,
+    route: str,
+    key: str,
+    body: Any,
+    run: Callable[[], Awaitable[Any]],
+    status: int,
+    caches: Mapping[int, dict[str, str]],
+) -> ASGIResponse:
+    """The answer of `run`, or the one that was given under this key before."""
+
+    async def work() -> StoredAnswer:
+        code, headers, content = _render(await run(), status, caches)
+        return StoredAnswer(headers, content.decode(), code)
+
+    exchange = call.exchange
+    scope = call.request.scope
+    request = KeyedRequest(
+        0 if call.principal is None else call.principal.tenant_id,
+        route,
+        key,
+        fingerprint(exchange.path.encode(), scope["query_string"], b"" if body is None else _encode(body)),
+    )
+    resources = call.resources
+    answer, again = await run_once(resources[Database], resources[Notifier], resources[Settings], request, work)
+    headers = answer.headers | {"Idempotency-Key": exchange.idempotency_key or key}
+    if again:
+        headers["Idempotency-Replayed"] = "true"
+    return respond(answer.body.encode(), answer.status, headers=headers)
+
+
+def _list_answers(answers: Answer | tuple[Answer, ...], result: Any, *, keyed: bool) -> tuple[Answer, ...]:
+    """With the type that goes over the wire, where they do not name it."""
+    return tuple(
+        replace(
+            one,
+            type=result if one.status in _WITH_RESULT and not (one.type or one.content) else one.type,
+            headers=(*one.headers, *_KEYED) if keyed else one.headers,
+        )
+        for one in (answers if isinstance(answers, tuple) else (answers,))
+    )
 
 
 def _compile(
-    hints: Mapping[str, Any], path: str
+    hints: Mapping[str, Any], path: str, *, keyed: bool
 ) -> tuple[tuple[tuple[str, Bind], ...], tuple[tuple[str, Path | Header], ...]]:
     """How each argument is made, and the parameters among them."""
     binds: list[tuple[str, Bind]] = []
@@ -344,7 +427,7 @@ def _compile(
             binds.append((name, _OF_REQUEST.get(hint) or _bind_resource(hint)))
     declared = {name for name, mark in parameters if isinstance(mark, Path)}
     assert declared == set(re.findall(r"{(\w+)}", path)), f"{path} does not name {declared}"
-    return tuple(binds), tuple(parameters)
+    return tuple(binds), (*parameters, ("idempotency_key", _OPTIONAL_KEY)) if keyed else tuple(parameters)
 
 
 _OF_REQUEST: Final[dict[Any, Bind]] = {
@@ -419,9 +502,10 @@ def members_of(kind: Any) -> tuple[Any, ...]:
 
 
 def _list_errors(
-    *errors: int, access: Access, path: str, offers: tuple[str, ...], any_query: bool, body: Any
+    *errors: int, keyed: bool, access: Access, path: str, offers: tuple[str, ...], any_query: bool, body: Any
 ) -> tuple[int, ...]:
     follow = {*errors, *access.errors}
+    follow |= {409, 422, 503} if keyed else set()
     follow |= set() if any_query else {400}
     follow |= {404} if "{" in path else set()
     follow |= {406} if offers else set()

@@ -76,17 +76,3 @@ def describe_wait(settings: Settings) -> str:
 
 
 Prefer = Annotated[Preferences, Header(name="Prefer", description=describe_wait, read=read_preferences)]
-
-
-def read_optional_key(call: Call) -> str | None:
-    """The key as it was sent, which every answer from here on echoes."""
-    if not call.fields.one("idempotency-key"):
-        return None
-    _, call.exchange.idempotency_key = headers.read_key(call.fields)
-    return call.exchange.idempotency_key
-
-
-OptionalKey = Annotated[
-    str | None,
-    Header(name="Idempotency-Key", description="Echoed; the request is idempotent without it.", read=read_optional_key),
-]

@@ -65,7 +65,7 @@ IdempotencyKey = Annotated[
         description="Identifies this request, so that sending it twice does its work once; bare, or quoted as in RFC "
         "8941.",
         read=_read_key,
-        schema={"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!#-~]([ -~]*[!-~])?$"},
+        schema=headers.KEY_SCHEMA,
         required=True,
     ),
 ]

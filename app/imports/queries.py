@@ -1,6 +1,5 @@
 """The queries of the accept transaction, typed."""
 
-import hashlib
 import uuid
 from collections.abc import Sequence
 
@@ -8,6 +7,7 @@ import msgspec
 
 from app.destinations.kinds import Reach
 from app.history import versions
+from app.kit.postgres.advisory_locks import lock_number
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Found, Query, Seconds, query
 from app.vocabulary.outcomes_wire import Summary
@@ -34,11 +34,6 @@ class KeyClaim(msgspec.Struct, frozen=True):
     @property
     def destinations(self) -> dict[int, str]:
         return dict(zip(self.destination_ids, self.destination_names, strict=True))
-
-
-def lock_number(tenant_id: int, route: str, key: str) -> int:
-    digest = hashlib.blake2b(f"{tenant_id}\0{route}\0{key}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
 
 
 @query("claim_key")

@@ -18,6 +18,7 @@ from app.job_status.attempts import Merged, read_family
 from app.job_status.lineage_queries import Attempt, read_relatives
 from app.job_status.queries import EffectRow, Effects, Failure, JobRow, Wanted
 from app.kit.postgres.database import Connection
+from app.kit.postgres.transactions import one_moment
 from app.kit.worker_registry import Workers
 from app.vocabulary.outcomes_wire import JobError, JobOptions, Summary, job_urls
 from app.vocabulary.states import JobKind, JobState, Result
@@ -133,7 +134,7 @@ class JobView(msgspec.Struct, frozen=True):
 async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> JobView:
     """One job, all of it as of one moment, so that its revision is a true ETag.
     Raises `NotFound`: the tenant has no such job."""
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
+    async with one_moment(connection):
         row = await queries.read_job(connection, tenant_id, job_id)
         if row is None:
             raise NotFound("There is no such job.")

@@ -3,7 +3,9 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Final, cast
 
@@ -49,6 +51,9 @@ _Call = tuple[tuple[Any, ...], str]
 """A function of the worker with its arguments, and the name under which it is queued but once."""
 
 
+_HELD: Final[ContextVar[list[tuple[list[_Call], float]] | None]] = ContextVar("held_notifications", default=None)
+
+
 class Notifier:
     """Sends notifications without ever making its caller wait for Redis."""
 
@@ -72,7 +77,23 @@ class Notifier:
         if asyncio.get_running_loop().time() >= self._silent_until:
             self._spawn([((IMPORT_FUNCTION,), f"{tenant_id}:{job_id}:{n}") for n in range(_IMPORT_CALLS)], 0.0)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """What is notified within is sent when it has ended well: what is to be found is committed only then."""
+        held: list[tuple[list[_Call], float]] = []
+        before = _HELD.set(held)
+        try:
+            yield
+        finally:
+            _HELD.reset(before)
+        for calls, delay in held:
+            self._spawn(calls, delay)
+
     def _spawn(self, calls: list[_Call], delay: float) -> None:
+        held = _HELD.get()
+        if held is not None:
+            held.append((calls, delay))
+            return
         task = asyncio.create_task(self._send(calls, delay))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

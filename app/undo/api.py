@@ -23,6 +23,7 @@ from app.undo import service
     access=CHANGING,
     answers=job_answer("The undo job.", 202, headers=("Location", "RetryAfter")),
     errors=(409,),
+    keyed=True,
 )
 async def undo_job(
     job_id: JobId,
@@ -47,4 +48,4 @@ async def undo_job(
     )
     if asked.new:
         notifier.notify_imports(principal.tenant_id, asked.job_id)
-    return await views.reply(principal.tenant_id, asked.job_id, 202)
+    return await views.reply_made(principal.tenant_id, asked.job_id)

@@ -81,6 +81,7 @@ async def list_webhook_endpoints(principal: Principal, connection: Connection) -
         f"{MOST_ENDPOINTS} per tenant."
     ),
     answers=Answer("It is there.", 201, headers=("Location",), cache=_NO_STORE),
+    keyed=True,
 )
 async def add_webhook_endpoint(
     body: NewWebhookEndpoint, principal: Principal, settings: Settings, database: Database
@@ -129,6 +130,7 @@ async def remove_webhook_endpoint(endpoint_id: EndpointId, principal: Principal,
         "secret signs as well, so that receivers can change over; with 0 it ends at once."
     ),
     answers=Answer("The endpoint with its new secret.", cache=_NO_STORE),
+    keyed=True,
 )
 async def rotate_webhook_secret(
     endpoint_id: EndpointId, body: WebhookRotation | None, principal: Principal, settings: Settings, database: Database
@@ -146,6 +148,7 @@ async def rotate_webhook_secret(
     description=lambda settings: f"A `{TEST_EVENT}`, whatever the endpoint listens to; the message shows the result.",
     answers=Answer("It will be sent.", 202, headers=("Location",)),
     errors=(409,),
+    keyed=True,
 )
 async def test_webhook_endpoint(
     endpoint_id: EndpointId, principal: Principal, database: Database
@@ -186,7 +189,7 @@ async def read_webhook_message(
     return await service.read_message(connection, principal.tenant_id, endpoint_id, message_id)
 
 
-@_operation("POST", _MESSAGE + "/replay", answers=Answer("The message."), errors=(409,))
+@_operation("POST", _MESSAGE + "/replay", answers=Answer("The message."), errors=(409,), keyed=True)
 async def replay_webhook_message(
     endpoint_id: EndpointId, message_id: MessageId, principal: Principal, database: Database
 ) -> WebhookMessage:
@@ -197,7 +200,7 @@ async def replay_webhook_message(
     return await service.replay_message(database, principal.tenant_id, endpoint_id, message_id)
 
 
-@_operation("POST", _ENDPOINT + "/replay", answers=Answer("How many."), errors=(409,))
+@_operation("POST", _ENDPOINT + "/replay", answers=Answer("How many."), errors=(409,), keyed=True)
 async def replay_webhook_messages(
     endpoint_id: EndpointId, body: WebhookReplay, principal: Principal, database: Database
 ) -> WebhooksReplayed:

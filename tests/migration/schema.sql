@@ -291,7 +291,7 @@ CREATE TABLE public.idempotency_keys (
     route text NOT NULL COLLATE pg_catalog."C",
     key text NOT NULL COLLATE pg_catalog."C",
     fingerprint bytea,
-    job_id uuid NOT NULL,
+    job_id uuid,
     status smallint,
     answer bytea,
     created_at timestamp with time zone DEFAULT now() NOT NULL,

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import msgspec
 
-from app.imports.queries import lock_number
+from app.kit.postgres.advisory_locks import lock_number
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query
 

@@ -117,6 +117,10 @@ def read_etags(field: str) -> set[int | str]:
     return found
 
 
+def _reply_202(job_id: uuid.UUID, view: View) -> Reply[Any]:
+    return Reply(view.body, 202, view.headers(view.next_in or 0.0) | {"Location": f"/v1/jobs/{job_id}"})
+
+
 class JobViews:
     """The views of one process. What it showed once it never goes back behind."""
 
@@ -144,8 +148,12 @@ class JobViews:
         Raises `NotFound`: the tenant has no such job."""
         view = await self.read(tenant_id, job_id, at_least=None)
         if status == 202:
-            return Reply(view.body, 202, view.headers(view.next_in or 0.0) | {"Location": f"/v1/jobs/{job_id}"})
+            return _reply_202(job_id, view)
         return Reply(view.body, status, view.headers(view.next_in))
+
+    async def reply_made(self, tenant_id: int, job_id: uuid.UUID) -> Reply[Any]:
+        """A job that the present task made, perhaps in a transaction that is still open; nothing is kept of it."""
+        return _reply_202(job_id, await self.explain(await self._read_job((tenant_id, job_id))))
 
     async def explain(self, view: View) -> View:
         """The same view, with what workers lack now to go on with the job."""
@@ -240,12 +248,20 @@ class JobViews:
                     answer.set_result(found.get(job))
 
     async def _read(self, job: _Job) -> View:
+        view = await self._read_job(job)
+        before = self._kept.get(job)
+        if before is not None and before.revision > view.revision:
+            return before
+        self._kept[job] = view
+        return view
+
+    async def _read_job(self, job: _Job) -> View:
         clock = asyncio.get_running_loop().time
         async with self._database.connection() as connection:
             started = clock()
             read = await service.read_job(connection, *job)
         body = _encode(read.job)
-        view = View(
+        return View(
             revision=read.revision,
             body=body,
             state=read.job.state,
@@ -256,11 +272,6 @@ class JobViews:
             mark="" if read.job.merged is UNSET else f"{zlib.crc32(body):08x}",
             read=None if read.finished or read.job.waiting is not None else read,
         )
-        before = self._kept.get(job)
-        if before is not None and before.revision > view.revision:
-            return before
-        self._kept[job] = view
-        return view
 
     async def _look_ahead(self, job: _Job, view: View) -> View:
         """A destination may open, close or be paused while the job stays as it is."""

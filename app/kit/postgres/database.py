@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
@@ -48,6 +49,8 @@ async def _bound_transactions(connection: Connection) -> None:
     if connection.get_server_version().major >= 17:
         await connection.execute("SELECT set_config('transaction_timeout', $1, false)", f"{TRANSACTION_SECONDS}s")
 
+
+_UNIT: Final[ContextVar[tuple[asyncio.Task[Any], Connection] | None]] = ContextVar("unit", default=None)
 
 TRANSACTION_SECONDS: Final = 60
 """Longer than any import takes, with every lock it may wait for."""
@@ -167,6 +170,10 @@ class Database:
             Overloaded: no connection became free in time.
             StorageFull: PostgreSQL has no room for what was to be written.
         """
+        unit = _UNIT.get()
+        if unit is not None and unit[0] is asyncio.current_task():
+            yield unit[1]
+            return
         try:
             async with self.slot(), self._connection() as connection:
                 yield connection
@@ -174,6 +181,19 @@ class Database:
             self._note_trouble(True)
             raise
         self._note_trouble(False)
+
+    @asynccontextmanager
+    async def unit(self) -> AsyncIterator[Connection]:
+        """One transaction for all that the present task does within: whatever asks for a connection meanwhile gets this
+        one, and its transactions are savepoints. Raises as `connection` does."""
+        async with self.connection() as connection, connection.transaction():
+            task = asyncio.current_task()
+            assert task is not None
+            before = _UNIT.set((task, connection))
+            try:
+                yield connection
+            finally:
+                _UNIT.reset(before)
 
     def _note_trouble(self, troubled: bool) -> None:
         if troubled is not self._troubled:

@@ -5,6 +5,9 @@ from typing import Final, TypeVar
 
 import asyncpg
 import structlog
+from asyncpg.transaction import Transaction
+
+from app.kit.postgres.database import Connection
 
 T = TypeVar("T")
 
@@ -15,6 +18,13 @@ COLLIDED: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 HELD: Final = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 """Somebody else holds a row for long: nothing happened, and the same may go well later."""
 _TRIES: Final = 3
+
+
+def one_moment(connection: Connection) -> Transaction:
+    """A transaction that reads as of one moment; within another one, as much as that sees."""
+    if connection.is_in_transaction():
+        return connection.transaction()
+    return connection.transaction(isolation="repeatable_read", readonly=True)
 
 
 async def retried(

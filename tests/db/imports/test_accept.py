@@ -17,6 +17,7 @@ from app.errors import DatabaseUnavailable, KeyBusy, KeyExpired, KeyReused, Malf
 from app.imports import queries
 from app.imports.service import Accepted207, Replay
 from app.kit.compression import pack
+from app.kit.postgres.advisory_locks import lock_number
 from app.kit.postgres.database import Database
 from app.vocabulary.states import ErrorCode
 from tests.db.conftest import ROUTE, Desk, forget_answers, people, person, told
@@ -139,7 +140,7 @@ class TestKeys:
         assert await desk.send(people(1), key="k") == Replay(207, b"settled")
 
     async def test_a_key_that_is_running_is_busy_at_once(self, desk: Desk) -> None:
-        number = queries.lock_number(desk.tenant_id, ROUTE, "k")
+        number = lock_number(desk.tenant_id, ROUTE, "k")
         async with holding(desk, "SELECT pg_advisory_xact_lock($1)", number):
             async with patient(desk) as service, asyncio.timeout(service.settings.db_lock_timeout / 2):
                 with pytest.raises(KeyBusy) as busy:
