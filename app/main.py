@@ -39,9 +39,10 @@ from app.kit.postgres.disk_space import RoomProbe
 from app.kit.postgres.fair_connections import ConnectionQueue
 from app.kit.redis import make_pool
 from app.kit.worker_registry import WorkerWatch
-from app.monitoring.counters import observe
+from app.monitoring import counters
 from app.monitoring.engines import Engines
 from app.monitoring.metrics_api import StatsCache
+from app.monitoring.sampler import sample
 from app.records.export import Exports
 from app.resource_types.catalog import Catalog
 from app.settings import Settings
@@ -59,11 +60,10 @@ def create_app(settings: Settings) -> Litestar:
     workers = WorkerWatch(redis)
     views = JobViews(database, workers)
     principals = Principals(database)
-    stats = StatsCache(database)
+    stats = StatsCache(database, workers, settings)
     last_used = LastUsed(database)
     engines = Engines(database, RoomProbe(database), redis, _key_id(settings))
-    if observe not in telemetry.HOOKS:
-        telemetry.HOOKS.append(observe)
+    counters.start()
     intake = Intake(settings)
     long_poll = LongPoll(views, watcher, intake, principals)
     catalog = Catalog()
@@ -96,10 +96,12 @@ def create_app(settings: Settings) -> Litestar:
     async def own(_: Litestar) -> AsyncIterator[None]:
         await database.open()
         last_used.start()
+        sampling = asyncio.create_task(sample(database))
         try:
             with _hear_shutdown(watcher.release):
                 yield
         finally:
+            sampling.cancel()
             await watcher.close()
             await views.close()
             await workers.close()

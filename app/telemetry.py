@@ -3,7 +3,7 @@
 import logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final, TextIO
 
 import asyncpg
@@ -19,6 +19,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all events; the field names are the names in the log."""
 
     name: ClassVar[str] = "event"
+    logged: ClassVar[bool] = True
+    """False: it is only counted; there are too many of them for a line each."""
 
     @property
     def level(self) -> int:
@@ -39,6 +41,8 @@ class RequestServed(Event, frozen=True, kw_only=True):
     items: int | None = None
     code: str | None = None
     """Of the problem that was answered."""
+    key: str | None = None
+    """Of what use the Idempotency-Key was: new, replayed, conflict, mismatch or expired."""
 
     @property
     def level(self) -> int:
@@ -58,10 +62,155 @@ class RowsPruned(Event, frozen=True, kw_only=True):
     rows: int
 
 
+class ItemsDecided(Event, frozen=True, kw_only=True):
+    """Items of an import were decided, in a request or by a worker."""
+
+    logged: ClassVar[bool] = False
+
+    counts: Mapping[tuple[str, str], int]
+    """By status and error code, which is empty where there is none."""
+
+
+class ProcessSampled(Event, frozen=True, kw_only=True):
+    """How a process is, twice a second."""
+
+    logged: ClassVar[bool] = False
+
+    lag: float
+    """Seconds by which the event loop was late."""
+    connections: int
+    """To PostgreSQL, in use."""
+    acquired: int
+    """Connections that somebody asked for, since the last sample."""
+    waited: float
+    """Seconds for which they were waited for."""
+
+
+class RedisMissed(Event, frozen=True, kw_only=True):
+    """Something was decided by this process alone, because Redis is away."""
+
+    logged: ClassVar[bool] = False
+
+    part: str
+
+
+class RedisAway(Event, frozen=True, kw_only=True):
+    """A worker could not reach Redis for some more seconds."""
+
+    logged: ClassVar[bool] = False
+
+    seconds: float
+
+
+class DestinationEvent(Event, frozen=True, kw_only=True):
+    """Something happened at a destination."""
+
+    kind: str
+    destination: str | None = None
+    """Its name, if the operator allows that (`TRANCHE_METRICS_DESTINATIONS`)."""
+
+
+class CallMade(DestinationEvent, frozen=True, kw_only=True):
+    """A call to a CRM ended."""
+
+    logged: ClassVar[bool] = False
+
+    operation: str
+    outcome: str
+    seconds: float
+    verdicts: Sequence[tuple[str, str]] = ()
+    """What it says about each circuit that it passed: `connection` or `crm`, and `ok` or `failed`."""
+
+
+class CircuitChanged(DestinationEvent, frozen=True, kw_only=True):
+    """A circuit opened, half-opened or closed."""
+
+    name: ClassVar[str] = "circuit_changed"
+
+    circuit: str
+    scope: str
+    """`connection` or `crm`."""
+    before: str
+    after: str
+    opens: int
+    retry_after: float
+    """Seconds that it stays open."""
+    reason: str
+
+    @property
+    def level(self) -> int:
+        return logging.WARNING
+
+
+class DeliveryAttempted(DestinationEvent, frozen=True, kw_only=True):
+    """An attempt at a delivery is recorded. Of what a CRM says, code and status alone: the rest may repeat what it was
+    sent, which is people's data."""
+
+    name: ClassVar[str] = "delivery_attempted"
+
+    tenant_id: int
+    destination_id: int
+    delivery_id: int
+    job_id: str
+    request_id: str
+    attempt: int
+    outcome: str
+    """`ok`, `failed` (all is settled, not all of it well), `retry`, `unknown`, or `postponed` (nothing was sent)."""
+    items: Mapping[str, int]
+    """That were open before, by their states now."""
+    age: float
+    """Seconds since the commit that caused the delivery."""
+    wait: float | None
+    """Before the next attempt; none: the delivery is done."""
+    codes: Mapping[str, int]
+    status: int | None
+    job_state: str | None
+
+
+class WebhookAttempted(Event, frozen=True, kw_only=True):
+    """A webhook was called."""
+
+    name: ClassVar[str] = "webhook_attempted"
+
+    tenant_id: int
+    endpoint_id: int
+    event_id: str
+    attempt: int
+    state: str
+    """Of the message then."""
+    status: int | None
+    seconds: float
+
+    @property
+    def level(self) -> int:
+        return logging.WARNING if self.state in ("failed", "dead") else logging.INFO
+
+
+class SagaMoved(Event, frozen=True, kw_only=True):
+    """A saga began, or did or undid a step; `state` is where it is then."""
+
+    name: ClassVar[str] = "saga_moved"
+
+    tenant_id: int
+    workflow: str
+    subject: str
+    state: str
+    saga_id: str | None = None
+    step: str | None = None
+    reason: str | None = None
+    began: bool | None = None
+
+    @property
+    def level(self) -> int:
+        return logging.ERROR if self.state == "failed" else logging.INFO
+
+
 _log: Final = structlog.get_logger()
 
 
 def write_log(event: Event) -> None:
+    if not event.logged:
+        return
     fields = {k: v for k, v in msgspec.structs.asdict(event).items() if v is not None}
     _log.log(event.level, event.name, **fields)
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import signal
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -22,7 +23,10 @@ from app.kit.notifier import FUNCTION, IMPORT_FUNCTION, QUEUE, Notifier, decode,
 from app.kit.postgres import schema_version
 from app.kit.postgres.database import Database
 from app.kit.redis import make_pool
+from app.monitoring import counters
+from app.monitoring.sampler import sample
 from app.settings import Settings
+from app.telemetry import RedisAway, emit
 from app.vocabulary.addresses import parse_networks
 from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import BreakerPolicy
@@ -113,6 +117,7 @@ async def listen(
 async def working(settings: Settings, status: WorkerStatus | None = None) -> AsyncIterator[Dispatcher]:
     """A running worker; on leaving, calls in flight end and are recorded."""
     status = status or WorkerStatus()
+    counters.start()
     database = Database(settings, application_name="tranche worker")
     redis = Redis.from_pool(make_pool(settings.redis_url))
     breaker = Breaker(redis, BreakerPolicy.from_settings(settings))
@@ -139,6 +144,7 @@ async def working(settings: Settings, status: WorkerStatus | None = None) -> Asy
             asyncio.create_task(Pruner(database, redis, settings).run()),
             asyncio.create_task(sender.run()),
             asyncio.create_task(_send_heartbeats(redis, worker_id, vault)),
+            asyncio.create_task(sample(database)),
         ]
         running = {pool: asyncio.create_task(pool.run()) for pool in pools}
         try:
@@ -160,10 +166,17 @@ async def working(settings: Settings, status: WorkerStatus | None = None) -> Asy
 
 async def _send_heartbeats(redis: Redis, worker_id: str, vault: Vault) -> None:
     """Show that this worker runs, and which encryption keys it has."""
+    known = time.monotonic()
     while True:
-        with suppress(RedisError, OSError):
+        away = False
+        try:
             await worker_registry.beat(redis, worker_id, vault.key_ids)
+        except (RedisError, OSError):
+            away = True
         await asyncio.sleep(worker_registry.BEAT)
+        before, known = known, time.monotonic()
+        if away:
+            emit(RedisAway(seconds=known - before))
 
 
 async def _end(running: Mapping[PollingWorkerPool, asyncio.Task[None]]) -> None:

@@ -28,7 +28,7 @@ log = structlog.get_logger()
 _REOPEN: Final = 5.0
 """Seconds after which a port that was taken is tried again."""
 _LATE: Final = 60.0
-"""Seconds without a sweep, beside its interval, after which something must be wrong: pruning takes some, too."""
+"""Seconds without a sweep, beside its interval, after which something must be wrong: it waits for connections, too."""
 _REMEDY: Final = "choose another port (--port, TRANCHE_WORKER_PORT), or 0 for none"
 
 

@@ -17,6 +17,7 @@ VOLATILE: Final = frozenset({"clock_timestamp", "gen_random_uuid", "pg_try_advis
 STABLE: Final = frozenset(
     {
         *(
+            "age",
             "current_database",
             "current_setting",
             "extract",

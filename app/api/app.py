@@ -10,7 +10,7 @@ from litestar.routes import HTTPRoute
 
 from app import telemetry
 from app.auth.authorization import UNKNOWN_KEY, FirstSight
-from app.errors import TrancheError, Unauthorized
+from app.errors import KeyBusy, KeyExpired, KeyReused, TrancheError, Unauthorized
 from app.http import problems, request_context
 from app.http.body.reader import Drains, Inbox
 from app.http.cors import Cors
@@ -24,6 +24,7 @@ log = structlog.get_logger()
 _UNKNOWN_ROUTE: Final = "(none)"
 _GUARDED: Final = ("/v1/", "/v1:")
 """Where everything needs a key, or a token in the query."""
+_KEY_REFUSALS: Final = {KeyBusy.code: "conflict", KeyReused.code: "mismatch", KeyExpired.code: "expired"}
 _PACED: Final = frozenset({401, 429})
 """Answers that a client may provoke without end, at no cost to itself."""
 _CLOSING: Final = frozenset({401, 403, 408, 413, 429, 503})
@@ -65,6 +66,7 @@ class Api(Litestar):
                     allow = ", ".join(self._methods(scope["path_template"])).encode()
                     fields = [(k, allow if k == b"allow" else v) for k, v in fields]
                     fields += cors.preflight_fields(scope, allow)
+                noted.replayed = any(name == b"idempotency-replayed" for name, _ in fields)
                 fields = [*fields, *shared, (b"x-request-id", noted.request_id.encode())]
                 message["headers"] = shield(fields, scope["scheme"])
             elif method == "HEAD":
@@ -94,6 +96,7 @@ class Api(Litestar):
                         tenant_id=noted.tenant_id,
                         items=noted.items,
                         code=noted.code,
+                        key=_judge_key(noted),
                     )
                 )
             await inbox.drain(resources[Drains])
@@ -123,6 +126,15 @@ class Api(Litestar):
             for method in route.methods
         }
         return sorted({*found, "HEAD"} if "GET" in found else found)
+
+
+def _judge_key(noted: request_context.Exchange) -> str | None:
+    """Of what use the Idempotency-Key was; None: there was none, or the request left it as it was."""
+    if noted.idempotency_key is None:
+        return None
+    if 200 <= noted.status < 300:
+        return "replayed" if noted.replayed else "new"
+    return _KEY_REFUSALS.get(noted.code or "")
 
 
 async def _answer(error: TrancheError, noted: request_context.Exchange, send: Any) -> None:

@@ -23,6 +23,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     tenant_id: int
     destination_id: int
+    tenant: str
     name: str
     kind: str
     base_url: str

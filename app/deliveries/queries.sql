@@ -14,8 +14,10 @@ WHERE (d.state = 'removed' OR d.state = 'active' AND (d.blocked_until IS NULL OR
     );
 
 -- name: read_destination
-SELECT d.tenant_id, d.destination_id, d.name, d.kind, d.base_url, d.credentials, d.options, d.state, d.types
+SELECT
+    d.tenant_id, d.destination_id, t.name AS tenant, d.name, d.kind, d.base_url, d.credentials, d.options, d.state, d.types
 FROM destinations d
+JOIN tenants t ON t.tenant_id = d.tenant_id
 WHERE d.tenant_id = $1 AND d.destination_id = $2;
 
 -- name: lock_destination

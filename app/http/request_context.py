@@ -27,6 +27,8 @@ class Exchange(msgspec.Struct):
     """The client sent some API key."""
     idempotency_key: str | None = None
     """As it was sent, once it is known to be one: every answer echoes it."""
+    replayed: bool = False
+    """The answer is the one that is stored under the key."""
     tenant_id: int | None = None
     key_id: str = ""
     items: int | None = None

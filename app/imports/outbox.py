@@ -26,6 +26,8 @@ class Booked(msgspec.Struct, frozen=True, kw_only=True):
 
     summary: Summary
     results: dict[str, int]
+    counts: dict[tuple[str, str], int]
+    """By status and error code."""
     encoded: bytes
     """The outcomes as JSON."""
     has_deliveries: bool
@@ -83,6 +85,7 @@ async def book(
     return Booked(
         summary=summary,
         results=outcomes_wire.count_results(outcomes),
+        counts=outcomes_wire.count_codes(outcomes, summary),
         encoded=encoded,
         has_deliveries=bool(changed and destination_ids),
     )

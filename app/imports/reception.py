@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -28,8 +29,11 @@ from app.kit.compression import pack
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
 from app.resource_types.catalog import Catalog
+from app.sagas import consistency
 from app.settings import Settings
+from app.telemetry import ItemsDecided, SagaMoved, emit
 from app.vocabulary import outcomes_wire
+from app.vocabulary.states import SagaState
 
 SCOPES: Final = Scopes("import")
 
@@ -110,6 +114,9 @@ class Importer(msgspec.Struct, frozen=True):
         if isinstance(decided, Replay):
             return _replay(decided, asked.echo)
         asked.exchange.items = decided.summary.total
+        emit(ItemsDecided(counts=decided.counts))
+        if asked.upload.options.consistent and decided.to_notify:
+            _say_promised(asked.upload, decided.job_id)
         self.notifier.notify(asked.upload.tenant_id, decided.to_notify, reason=str(decided.job_id))
         if wait:
             settled = await self._hold(asked.upload, decided, asked.exchange.started + wait)
@@ -128,6 +135,8 @@ class Importer(msgspec.Struct, frozen=True):
         if isinstance(accepted, Replay):
             return _replay(accepted, asked.echo)
         asked.exchange.items = accepted.items
+        if upload.options.consistent:
+            _say_promised(upload, accepted.job_id)
         self.notifier.notify_imports(upload.tenant_id, accepted.job_id)
         fields = asked.echo | {"Location": f"/v1/jobs/{accepted.job_id}", "Retry-After": str(accepted.retry_after)}
         return respond(accepted.body, 202, headers=fields | asked.preferences.applied(waited=False, parted=True))
@@ -156,6 +165,18 @@ class Importer(msgspec.Struct, frozen=True):
             if await queries.settle_answer(connection, batch.tenant_id, batch.route, batch.key, pack(body)):
                 return body
         return Replay(207, decided.body)
+
+
+def _say_promised(upload: ImportRequest, job_id: uuid.UUID) -> None:
+    emit(
+        SagaMoved(
+            tenant_id=upload.tenant_id,
+            workflow=consistency.WORKFLOW,
+            subject=str(job_id),
+            state=SagaState.RUNNING,
+            began=True,
+        )
+    )
 
 
 def _limit(settings: Settings, options: Options) -> Limits:

@@ -94,6 +94,8 @@ class Accepted207(msgspec.Struct, frozen=True, kw_only=True):
     shown: bytes
     """The items of the answer, encoded."""
     summary: outcomes_wire.Summary
+    counts: dict[tuple[str, str], int]
+    """Items by status and error code."""
     effects: dict[str, EffectState]
     to_notify: list[int]
 
@@ -289,6 +291,7 @@ class _Acceptance(msgspec.Struct, frozen=True):
             body=body,
             shown=shown,
             summary=summary,
+            counts=booked.counts,
             effects=effects,
             to_notify=list(destinations) if booked.has_deliveries else [],
         )

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import asyncpg
 from redis.asyncio import Redis
 
+from app.errors import TrancheError
 from app.http.singleflight import SingleFlight
 from app.kit import worker_registry
 from app.kit.postgres import schema_version
@@ -13,12 +15,17 @@ from app.kit.postgres.database import Database
 from app.kit.postgres.disk_space import RoomProbe
 from app.kit.postgres.fair_connections import ACTING, SERVICE
 from app.migrations.revisions import newest
+from app.monitoring import queries
 from app.monitoring.checks import Check, Checks, timed
 
 RECENT: Final = 2.0
 """Seconds for which strangers are shown the same look: however many ask, it costs no more than one of them."""
 RECENT_FAILURE: Final = 0.5
 """…if something failed: a recovery is noticed sooner."""
+
+
+LONG_DUE: Final = 60
+"""Seconds within which a worker sends what is due."""
 
 
 class Engines:
@@ -87,6 +94,24 @@ class Engines:
         return Check("pass")
 
     async def _check_queue(self) -> Check:
+        check, seconds = await asyncio.gather(self._check_workers(), self._read_queue())
+        if seconds is None:
+            return check
+        check.counts = {"oldest_due_seconds": seconds}
+        if check.status == "pass" and seconds >= LONG_DUE:
+            check.status = "warn"
+            check.output = f"deliveries have been due for {seconds} s; start more workers, or look at their log"
+        return check
+
+    async def _read_queue(self) -> int | None:
+        """None: PostgreSQL is away, which another check says."""
+        try:
+            async with self._database.connection() as connection:
+                return round(await queries.read_queue(connection))
+        except (TrancheError, asyncpg.PostgresError):
+            return None
+
+    async def _check_workers(self) -> Check:
         found = await worker_registry.read(self._redis)
         nobody = found.why_nobody()
         if nobody is not None:

@@ -7,20 +7,23 @@ together, no tenant by name, and the requests of this service.
 from collections.abc import Iterable
 from typing import Final
 
+import msgspec
 from cachetools import TTLCache
 from litestar.response.base import ASGIResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from app.auth.authorization import READING, is_operator
+from app.destinations.kinds import KINDS
 from app.http.operation import Access, Answer, Call, operation, respond
 from app.http.principal import Principal
 from app.http.singleflight import SingleFlight
-from app.kit.postgres.database import Database
-from app.monitoring import counters
-from app.monitoring.queries import Stat, read_stats
+from app.kit.postgres.database import Connection, Database
+from app.kit.worker_registry import WorkerWatch
+from app.monitoring import counters, queries
+from app.monitoring.queries import Stat
 from app.settings import Settings
 
 RECENT: Final = 2.0
@@ -35,16 +38,45 @@ _STATS: Final = {
     "effects": ("tranche_effects_open", "Items that are not settled at a destination, by state.", "state"),
     "unknown_oldest_seconds": ("tranche_effects_unknown_oldest_seconds", "Age of the oldest delivery in doubt.", ""),
     "dead_letters": ("tranche_dead_letters_open", "Dead letters that wait for an operator, by code.", "code"),
+    "dead_letter_oldest_seconds": (
+        "tranche_dead_letter_oldest_seconds",
+        "Age of the oldest dead letter that waits for an operator, by code.",
+        "code",
+    ),
+    "staged_bytes": ("tranche_staged_bytes", "Size of files that wait to be processed, inflated.", ""),
+    "circuits_open": ("tranche_circuits_open", "Destinations that an open circuit blocks, by kind.", "kind"),
     "sagas": ("tranche_sagas_unfinished", "Sagas in progress.", "state"),
     "destinations": ("tranche_destinations", "Destinations: active, paused, or blocked for a while.", "state"),
     "webhook_endpoints": ("tranche_webhook_endpoints", "Webhook endpoints by state.", "state"),
     "webhook_messages": ("tranche_webhook_messages", "Webhook messages that are not ok, by state.", "state"),
 }
 
-_MEDIA_TYPE: Final = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")  # Litestar adds it to any text
+_SERVICE_STATS: Final = {
+    "workers_alive": ("tranche_workers_alive", "Workers seen within the last 20 seconds.", ""),
+    "blocked": (
+        "tranche_destination_blocked",
+        "Whether nothing is sent to a destination for a while; only with TRANCHE_METRICS_DESTINATIONS.",
+        "destination",
+    ),
+    "longest_transaction_seconds": (
+        "tranche_db_longest_transaction_seconds",
+        "Age of the oldest open transaction in the database.",
+        "",
+    ),
+    "oldest_xmin_age": (
+        "tranche_db_oldest_xmin_age",
+        "Transactions since the oldest snapshot, slot or prepared transaction that keeps VACUUM from removing rows.",
+        "",
+    ),
+}
+"""For the operator alone."""
+
+_MEDIA_TYPE: Final = counters.MEDIA_TYPE.removesuffix("; charset=utf-8")  # Litestar adds it to any text
 _LABELS: Final[dict[str, tuple[str, ...]]] = {
     "jobs": ("receiving", "queued", "running", "syncing"),
     "deliveries": ("pending", "sending"),
+    "sagas": ("unfinished",),
+    "circuits_open": tuple(KINDS),
     "dead_letters": ("DESTINATION_REJECTED", "OUTCOME_UNKNOWN", "RETRIES_EXHAUSTED"),
     "destinations": ("active", "paused", "blocked"),
     "webhook_endpoints": ("active", "disabled"),
@@ -54,10 +86,12 @@ _LABELS: Final[dict[str, tuple[str, ...]]] = {
 
 
 class StatsCache:
-    """What was read of PostgreSQL a moment ago, once for all who ask."""
+    """What was read of PostgreSQL and Redis a moment ago, once for all who ask."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, workers: WorkerWatch, settings: Settings) -> None:
         self._database = database
+        self._workers = workers
+        self._named = settings.metrics_destinations
         self._known: TTLCache[int | None, list[Stat]] = TTLCache(_MOST, RECENT)
         self._readings: SingleFlight[int | None, list[Stat]] = SingleFlight()
 
@@ -73,16 +107,32 @@ class StatsCache:
 
     async def _read(self, tenant_id: int | None) -> list[Stat]:
         async with self._database.connection() as connection:
-            found = self._known[tenant_id] = await read_stats(connection, tenant_id)
+            found = await queries.read_stats(connection, tenant_id)
+            if tenant_id is None:
+                found += await self._read_service(connection)
+        alive = await self._workers.look() if tenant_id is None else None
+        if alive is not None:  # else Redis is away, and nobody knows
+            found.append(Stat("workers_alive", "", len(alive.alive)))
+        self._known[tenant_id] = found
+        return found
+
+    async def _read_service(self, connection: Connection) -> list[Stat]:
+        server = await queries.read_server_stats(connection)
+        found = [Stat(figure, "", value) for figure, value in msgspec.structs.asdict(server).items()]
+        destinations = await queries.read_health(connection, None) if self._named else []
+        for row in destinations[: self._named]:
+            is_blocked = row.state == "active" and bool(row.blocked_for)
+            found.append(Stat("blocked", f"{row.tenant}/{row.name}", float(is_blocked)))
         return found
 
 
 class _Gauges(Collector):
-    def __init__(self, stats: list[Stat]) -> None:
+    def __init__(self, stats: list[Stat], *, operator: bool) -> None:
         self._stats = stats
+        self._gauges = _STATS | (_SERVICE_STATS if operator else {})
 
     def collect(self) -> Iterable[Metric]:
-        for figure, (name, meaning, label) in _STATS.items():
+        for figure, (name, meaning, label) in self._gauges.items():
             gauge = GaugeMetricFamily(name, meaning, labels=[label] if label else [])
             values = {found.label: found.value for found in self._stats if found.figure == figure}
             for word, value in (dict.fromkeys(_LABELS.get(figure, ()), 0.0) | values).items():
@@ -116,7 +166,7 @@ async def read_metrics(principal: Principal | None, stats: StatsCache) -> ASGIRe
     """
     found = await stats.read(None if principal is None else principal.tenant_id)
     gauges = CollectorRegistry()
-    gauges.register(_Gauges(found))
+    gauges.register(_Gauges(found, operator=principal is None))
     body = generate_latest(gauges)
     if principal is None:
         body += generate_latest(counters.collect())

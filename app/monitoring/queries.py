@@ -31,6 +31,19 @@ class HealthRow(msgspec.Struct, frozen=True):
 
 read_health = Query[[int | None], list[HealthRow]]("read_health")
 """Every destination of one tenant, or of all of them."""
+read_queue = Query[[], float]("read_queue")
+"""Seconds for which the oldest due delivery has been due."""
+
+
+class ServerStats(msgspec.Struct, frozen=True):
+    """What keeps VACUUM from its work, as far as this role may see it."""
+
+    longest_transaction_seconds: float
+    oldest_xmin_age: float
+    """In transactions."""
+
+
+read_server_stats = Query[[], ServerStats]("read_server_stats")
 _read_stats = Query[[list[int]], list[Stat]]("read_stats")
 
 

@@ -37,6 +37,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Annotated[str, Doc("debug, info, warning or error")] = "info"
     log_format: Annotated[str, Doc("json, or console for people")] = "json"
     metrics_token: Annotated[str, Doc("bearer token for /metrics of all tenants; empty: nobody", secret=True)] = ""
+    metrics_destinations: Annotated[
+        int,
+        Doc("destinations that metrics name, as tenant/name; 0: none, their kinds alone", "destinations", zero=True),
+    ] = 0
     worker_host: Annotated[str, Doc("address of a worker's probes and metrics; in a container 0.0.0.0")] = "127.0.0.1"
     worker_port: Annotated[int, Doc("port of them; 0: none", "port", zero=True)] = 0
     operator_token: Annotated[str, Doc("the operator's bearer token, for /v1/tenants; empty: nobody", secret=True)] = ""

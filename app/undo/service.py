@@ -15,10 +15,11 @@ from app.errors import JobNotUndoable, NotFound
 from app.history import queries as history
 from app.kit.postgres.database import Database
 from app.sagas import queries as saga_queries
+from app.telemetry import SagaMoved, emit
 from app.undo import queries as undo_queries
 from app.undo.queries import NewUndo, Undoable
 from app.undo.restore import WORKFLOW
-from app.vocabulary.states import UNDECIDED_JOB_STATES, JobKind
+from app.vocabulary.states import UNDECIDED_JOB_STATES, JobKind, SagaState
 
 log = structlog.get_logger()
 
@@ -75,6 +76,8 @@ async def undo(
         ):
             await write_audit(connection, tenant_id, key_id, "undo.ask", f"job:{subject}", detail)
     log.info("undo_asked", tenant_id=tenant_id, job_id=str(job_id), undo_job_id=str(undo_id))
+    state = SagaState.RUNNING
+    emit(SagaMoved(tenant_id=tenant_id, workflow=WORKFLOW, subject=str(undo_id), state=state, began=True))
     return Asked(undo_id, new=True)
 
 

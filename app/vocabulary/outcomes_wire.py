@@ -145,6 +145,15 @@ def count_results(items: Iterable[ItemOutcome]) -> dict[str, int]:
     return {result.value: counts[result] for result in Result if counts[result]}
 
 
+def count_codes(items: Iterable[ItemOutcome], summary: Summary) -> dict[tuple[str, str], int]:
+    """Items by status and error code, which is empty where there is none."""
+    counts = {(ItemStatus.OK.value, ""): summary.succeeded} if summary.succeeded else {}
+    if summary.succeeded < summary.total:
+        bad = Counter((i.status.value, i.error_code) for i in items if i.error_code is not UNSET)
+        counts |= {(status, str(code)): count for (status, code), count in bad.items()}
+    return counts
+
+
 def cluster(items: Iterable[ItemOutcome]) -> dict[str, Cluster]:
     """What is not `ok`, by error code."""
     return count_by_code((item.index, item.error_code) for item in items if item.error_code is not UNSET)

@@ -45,7 +45,7 @@ class Breaker:
     ) -> None:
         self._policy = policy
         self._memory = MemoryStore(policy, clock, rng)
-        self._fallback = RedisFallback(clock, "no Redis configured" if redis is None else None)
+        self._fallback = RedisFallback(clock, "no Redis configured" if redis is None else None, part="breaker")
         self._redis = None if redis is None else RedisStore(redis, policy, prefix, rng, pinned_time)
 
     @property

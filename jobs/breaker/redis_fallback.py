@@ -6,6 +6,8 @@ from typing import Final, TypeVar
 
 from redis.exceptions import RedisError
 
+from app.telemetry import RedisMissed, emit
+
 REDIS_TIMEOUT: Final = 0.25
 """Seconds that one request to Redis may take, connecting included."""
 REDIS_PAUSE: Final = 1.0
@@ -17,7 +19,9 @@ _T = TypeVar("_T")
 class RedisFallback:
     """Skips Redis for a while after it failed to answer; `clock` is in seconds. Nothing here raises."""
 
-    def __init__(self, clock: Callable[[], float], away: str | None = None) -> None:
+    def __init__(self, clock: Callable[[], float], away: str | None = None, *, part: str) -> None:
+        """`part`: what asks, for metrics."""
+        self._part = part
         self._clock = clock
         self._never = away is not None
         self._away_since: float | None = None
@@ -28,6 +32,12 @@ class RedisFallback:
         """Redis' answer, or `None` when it is away (then it is left alone for `REDIS_PAUSE`)."""
         if self._never:
             return None
+        answer = await self._ask(request)
+        if answer is None:
+            emit(RedisMissed(part=self._part))
+        return answer
+
+    async def _ask(self, request: Callable[[], Awaitable[_T]]) -> tuple[_T] | None:
         now = self._clock()
         if self._away_since is not None:
             if 0 <= now - self._away_since < REDIS_PAUSE:

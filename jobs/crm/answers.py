@@ -166,7 +166,7 @@ class Judge:
 
 
 def _met(verdict: Verdict, answer: Answer | NoAnswer) -> dict[str, Any]:
-    made = {"seconds": answer.seconds, "status": answer.status}
+    made = {"seconds": answer.seconds, "status": answer.status, "timed_out": answer.timed_out}
     return {"health": verdict.health, "pause": verdict.pause, "detail": verdict.detail, **made}
 
 

@@ -33,6 +33,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     seconds: float
     trouble: str = ""
+    timed_out: bool = False
 
     @property
     def well(self) -> bool:
@@ -55,6 +56,7 @@ class NoAnswer(msgspec.Struct, frozen=True, kw_only=True):
     sent: bool
     detail: str
     seconds: float
+    timed_out: bool = False
     refused: bool = False
     """It was not called, because nobody may be sent there."""
     status: None = None
@@ -168,13 +170,14 @@ async def send(
             timeout=limits,
             allow_redirects=False,
         ) as response:
-            received, trouble = await _read(response)
+            received, trouble, timed_out = await _read(response)
             return Answer(
                 status=response.status,
                 headers=response.headers,
                 body=received,
                 seconds=time.monotonic() - started,
                 trouble=trouble,
+                timed_out=timed_out,
             )
     except (aiohttp.ClientError, OSError, UnicodeError) as error:  # TimeoutError is an OSError
         seconds = time.monotonic() - started
@@ -182,21 +185,23 @@ async def send(
         refused = isinstance(_inner(error), AddressRefused)
         drop_tracebacks(error)
         sent = (body.started or method in ("GET", "HEAD")) and not refused
-        return NoAnswer(sent=sent, detail=detail, seconds=seconds, refused=refused)
+        timed_out = isinstance(error, TimeoutError) and not refused
+        return NoAnswer(sent=sent, detail=detail, seconds=seconds, timed_out=timed_out, refused=refused)
 
 
-async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, str]:
+async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, str, bool]:
+    """What could be read, why that is not all, and whether it did not come in time."""
     content = bytearray()
     try:
         async for chunk in response.content.iter_chunked(65_536):
             content += chunk
             if len(content) > MAX_ANSWER_BYTES:
                 response.close()
-                return b"", f"the answer is larger than {MAX_ANSWER_BYTES} bytes"
+                return b"", f"the answer is larger than {MAX_ANSWER_BYTES} bytes", False
     except (aiohttp.ClientError, OSError, ValueError) as error:
         drop_tracebacks(error)
-        return bytes(content), f"the answer broke off ({_describe(error, None)})"
-    return bytes(content), ""
+        return bytes(content), f"the answer broke off ({_describe(error, None)})", isinstance(error, TimeoutError)
+    return bytes(content), "", False
 
 
 def _describe(error: BaseException, seconds: float | None) -> str:

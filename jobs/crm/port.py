@@ -76,6 +76,8 @@ class CallResult(msgspec.Struct, frozen=True, kw_only=True):
     """How long the call took, for the slow-call rate."""
     status: int | None = None
     """The HTTP status that was answered; `None`: there was no answer."""
+    timed_out: bool = False
+    """Its answer did not come in time, or not all of it."""
     detail: str = ""
     """In words, for people; empty where each outcome has its own detail. With a `SETUP_FAULT` the vendor's own words
     and the remedy."""

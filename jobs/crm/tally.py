@@ -17,6 +17,7 @@ class Tally:
         self._contacts = records
         self.outcomes: dict[str, Outcome] = {}
         self.seconds = 0.0
+        self.timed_out = False
         self.health = Health.WELL
         self._pause: Pause | None = None
         self._status: int | None = None
@@ -42,6 +43,7 @@ class Tally:
     def add(self, reply: Reply, *, but: Container[str] = ()) -> None:
         """What a call became of, except for these records."""
         self.seconds += reply.seconds
+        self.timed_out |= reply.timed_out
         self._status = reply.status
         self._detail = self._detail or reply.detail
         if self._pause is None and reply.pause is not None:
@@ -63,6 +65,7 @@ class Tally:
             health=self.health,
             pause=self._pause,
             seconds=self.seconds,
+            timed_out=self.timed_out,
             # Some of them alone are sent again together, and refused together again if that is how it is.
             rejected_whole=len(self._contacts) > 1 and self._whole == {c.record_id for c in self._contacts},
             status=self._status,

@@ -5,6 +5,7 @@ Whatever happens on the way ends as one state for each item (`docs/states.md`) a
 
 import asyncio
 import random
+import time
 from typing import Final
 
 import asyncpg
@@ -44,6 +45,7 @@ class DeliveryAttempt:
         self._recorder = recorder
         self._reconciliation = Reconciliation(calls, grace=context.policy.reconcile_grace)
         self._memory = context.state.memory
+        self._began = time.monotonic()
         self._loaded = 0
         """Bytes that are reserved in it."""
         self._failed = False
@@ -95,6 +97,8 @@ class DeliveryAttempt:
             self._conclude(),
             block=self._calls.blocked,
             called=self._called,
+            wrote=self._calls.wrote,
+            age=self._claim.age + time.monotonic() - self._began,
             until=self._calls.leased_until,
         )
 

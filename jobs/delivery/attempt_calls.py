@@ -99,7 +99,7 @@ class AttemptCalls:
             sent_at=datetime.now(UTC),
             started=time.monotonic(),
         )
-        reply = await self._client.call(lambda: ask(records, headers), self._take_permits())
+        reply = await self._client.call(operation, lambda: ask(records, headers), self._take_permits())
         self._in_progress = None
         if isinstance(reply, Rejected):
             self.blocked = Block(reply.retry_after, reply.code, self._client.explain(reply))

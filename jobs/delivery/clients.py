@@ -18,6 +18,7 @@ from app.kit.postgres.database import Database
 from app.resources.declaration import Resource
 from app.resources.types.contacts import CONTACTS
 from app.settings import Settings
+from app.telemetry import CircuitChanged, emit
 from app.vocabulary.states import ErrorCode
 from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import Circuit, Transition
@@ -44,6 +45,8 @@ class DestinationContext(msgspec.Struct, frozen=True):
     """`None`: it is removed, and not called any more."""
     policy: DeliveryPolicy
     state: DestinationState
+    label: str | None = None
+    """Its name in metrics, if it has one there."""
     options_hash: str = ""
     """Changes with every option that may change the bodies that it is sent."""
 
@@ -64,6 +67,7 @@ class ClientFactory(msgspec.Struct, frozen=True, eq=False):
     vault: Vault
     settings: Settings
     states: DestinationStates = msgspec.field(default_factory=DestinationStates)
+    labels: dict[tuple[int, int], str] = msgspec.field(default_factory=dict)
 
     def connect(self, destination: Route) -> DestinationContext:
         """
@@ -78,10 +82,20 @@ class ClientFactory(msgspec.Struct, frozen=True, eq=False):
         if removed:
             # What is pending for a removed destination is skipped, whether or not it could be called.
             return DestinationContext(destination, None, policy, state)
-        client = self._client(destination, policy, state)
-        return DestinationContext(destination, client, policy, state, hash_options(destination.options))
+        label = self._label(destination)
+        client = self._client(destination, policy, state, label)
+        return DestinationContext(destination, client, policy, state, label, hash_options(destination.options))
 
-    def _client(self, destination: Route, policy: DeliveryPolicy, state: DestinationState) -> GuardedClient:
+    def _label(self, destination: Route) -> str | None:
+        """Its name in metrics: there are so many, as long as this process lives, and all others share one."""
+        most, key = self.settings.metrics_destinations, (destination.tenant_id, destination.destination_id)
+        if key not in self.labels and len(self.labels) < most:
+            self.labels[key] = f"{destination.tenant}/{destination.name}"
+        return self.labels.get(key, "other") if most else None
+
+    def _client(
+        self, destination: Route, policy: DeliveryPolicy, state: DestinationState, label: str | None
+    ) -> GuardedClient:
         tenant_id, destination_id = destination.tenant_id, destination.destination_id
         made_of = (
             destination.kind,
@@ -112,6 +126,19 @@ class ClientFactory(msgspec.Struct, frozen=True, eq=False):
 
         def on_transition(transition: Transition, reason: str, detail: str) -> None:
             circuit = "connection" if transition.name == own_circuit else "crm"
+            emit(
+                CircuitChanged(
+                    kind=destination.kind,
+                    destination=label,
+                    circuit=transition.name,
+                    scope=circuit,
+                    before=transition.before.value,
+                    after=transition.after.value,
+                    opens=transition.opens,
+                    retry_after=round(transition.retry_after, 3),
+                    reason=reason,
+                )
+            )
             self.transitions.add(CircuitChange(tenant_id, destination_id, circuit, transition, reason, detail))
 
         async def block(seconds: float, detail: str) -> None:
@@ -125,6 +152,8 @@ class ClientFactory(msgspec.Struct, frozen=True, eq=False):
                 log.warning("destination_not_blocked", error=error)
 
         return GuardedClient(
+            kind=destination.kind,
+            label=label,
             crm_for=crm_for,
             breaker=self.breaker,
             rate_limiter=self.rate_limiter,

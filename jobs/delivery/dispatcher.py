@@ -105,7 +105,7 @@ class Dispatcher:
                 context=context,
                 database=self._database,
                 catalog=self._catalog,
-                recorder=Recorder(self._database),
+                recorder=Recorder(self._database, destination.kind, context.label),
                 group=group,
                 notify_after=lambda seconds: self._notify_after(destination, seconds),
                 stopping=lambda: self._stopping,

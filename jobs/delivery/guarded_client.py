@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import msgspec
-import structlog
 
 from app.resources.declaration import Resource
+from app.telemetry import CallMade, emit
 from app.vocabulary.states import CircuitState, ErrorCode
 from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import Circuit, Permit, Permits, Rejected, Transition, Verdict
@@ -16,8 +16,6 @@ from jobs.crm.port import Crm, Health, Pause, ReadBack, Reply, Timeouts
 from jobs.delivery.destination_state import DestinationState
 from jobs.delivery.limits.rate_limiter import RateLimiter
 from jobs.delivery.policy import DeliveryPolicy
-
-log = structlog.get_logger()
 
 _EARLY: Final = 0.05
 """Seconds by which a timeout may be early."""
@@ -32,6 +30,9 @@ Answer = TypeVar("Answer", Reply, ReadBack)
 class GuardedClient(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """Calls a CRM at its rate and with the permission of its circuits, and reports to them how it went."""
 
+    kind: str
+    label: str | None
+    """The destination's name in metrics, if it has one there."""
     crm_for: Callable[[Resource], Crm]
     """Its adapter for records of one type."""
     breaker: Breaker
@@ -96,7 +97,9 @@ class GuardedClient(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         await self._cancel(permits)
         await self._cancel_slot()
 
-    async def call(self, ask: Callable[[], Awaitable[Answer]], permits: Permits | None) -> Answer | Rejected:
+    async def call(
+        self, operation: str, ask: Callable[[], Awaitable[Answer]], permits: Permits | None
+    ) -> Answer | Rejected:
         """Make one call. A call that is canceled counts as nothing."""
         if permits is None:
             acquired = await self.acquire()
@@ -112,7 +115,7 @@ class GuardedClient(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         self.state.limit.learn(answer, began, self.policy.timeouts)
         if answer.health is not Health.WELL:
             self._remember_failure(answer)
-        await self._report(permits, answer)
+        await self._report(operation, permits, answer)
         if answer.health is Health.SETUP_FAULT:
             seconds = await self._block_for_setup()
             return msgspec.structs.replace(answer, pause=Pause(seconds, answer.detail, ErrorCode.CIRCUIT_OPEN))
@@ -125,8 +128,22 @@ class GuardedClient(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         end = "had no answer" if answer.status is None else f"was answered with {answer.status}"
         self.state.failure_reason = f"{why}; the last one {end}"
 
-    async def _report(self, permits: Permits, answer: Reply | ReadBack) -> None:
+    async def _report(self, operation: str, permits: Permits, answer: Reply | ReadBack) -> None:
         verdicts = [(permit, self._judge(permit, answer)) for permit in permits.permits]
+        emit(
+            CallMade(
+                kind=self.kind,
+                destination=self.label,
+                operation=operation,
+                outcome=_outcome(answer),
+                seconds=answer.seconds,
+                verdicts=[
+                    ("connection" if permit.name == self.own_circuit else "crm", verdict.value)
+                    for permit, verdict in verdicts
+                    if verdict is not Verdict.VOID
+                ],
+            )
+        )
         for transition in await self.breaker.report(verdicts, answer.seconds):
             if transition is None:
                 continue
@@ -194,15 +211,17 @@ class GuardedClient(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         PostgreSQL alone."""
         if transition is None:
             return
-        log.warning(
-            "circuit_changed",
-            circuit=transition.name,
-            before=transition.before,
-            after=transition.after,
-            opens=transition.opens,
-            retry_after=round(transition.retry_after, 3),
-            reason=reason,
-        )
         if transition.after is CircuitState.OPEN:
             self.state.limit.restart()
         self.on_transition(transition, reason, reason if detail is None else detail)
+
+
+def _outcome(answer: Reply | ReadBack) -> str:
+    """How a call ended, in one word."""
+    if answer.timed_out:
+        return "timeout"
+    if answer.pause is not None and answer.pause.code is ErrorCode.DESTINATION_RATE_LIMIT:
+        return "rate_limited"
+    if answer.health is not Health.WELL:
+        return answer.health.value
+    return "refused" if (answer.status or 0) >= 400 else "ok"

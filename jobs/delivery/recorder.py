@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 import asyncpg
@@ -14,6 +15,7 @@ from app.deliveries import queries
 from app.deliveries.queries import Claim, Record, Recorded
 from app.errors import DatabaseUnavailable, Overloaded, StorageFull
 from app.kit.postgres.database import Connection, Database
+from app.telemetry import DeliveryAttempted, emit
 from app.vocabulary.states import CODE_STATE, OPEN_STATES, STATE_CODE, EffectState, ErrorCode
 
 log = structlog.get_logger()
@@ -44,14 +46,28 @@ class Block(msgspec.Struct, frozen=True):
 
 class Recorder(msgspec.Struct, frozen=True):
     database: Database
+    kind: str
+    """Of the destination."""
+    label: str | None = None
+    """Its name in metrics, if it has one there."""
 
     async def record(
-        self, claim: Claim, type: str, record: Record, *, block: Block | None, called: bool, until: float
+        self,
+        claim: Claim,
+        type: str,
+        record: Record,
+        *,
+        block: Block | None,
+        called: bool,
+        wrote: bool,
+        age: float,
+        until: float,
     ) -> Recorded | None:
         """Record the end of an attempt whose lease lasts `until`. After that another worker may have claimed the
         delivery, which its token shows. `type`: of its records.
 
-        `called`: the CRM was reached, so a block that has ended can be cleared. `None`: the lease was lost.
+        `called`: the CRM was reached, so a block that has ended can be cleared; `wrote`: it was sent something. `age`:
+        seconds since the commit that caused the delivery. `None`: the lease was lost.
         """
         while True:
             try:
@@ -68,20 +84,25 @@ class Recorder(msgspec.Struct, frozen=True):
         if recorded is None:
             log.warning("lease_lost", delivery_id=claim.delivery_id, tenant_id=claim.tenant_id)
             return None
-        log.info(
-            "delivery_attempted",
-            tenant_id=claim.tenant_id,
-            destination_id=claim.destination_id,
-            delivery_id=claim.delivery_id,
-            job_id=str(claim.job_id),
-            request_id=claim.request_id,
-            attempt=claim.attempt,
-            states=record.states if len(record.states) <= 16 else dict(Counter(record.states)),
-            wait=record.wait,
-            # Code and status alone: what a CRM says may repeat what it was sent, which is people's data.
-            codes=dict(Counter(e.code for e in record.errors.values())),
-            status=next((call.status for call in reversed(record.calls) if call.status is not None), None),
-            job_state=recorded.finished,
+        items = _count_items(claim, record)
+        emit(
+            DeliveryAttempted(
+                kind=self.kind,
+                destination=self.label,
+                tenant_id=claim.tenant_id,
+                destination_id=claim.destination_id,
+                delivery_id=claim.delivery_id,
+                job_id=str(claim.job_id),
+                request_id=claim.request_id,
+                attempt=claim.attempt,
+                outcome=_outcome(items, wrote=wrote),
+                items=items,
+                age=round(age, 3),
+                wait=record.wait,
+                codes=dict(Counter(e.code for e in record.errors.values())),
+                status=next((call.status for call in reversed(record.calls) if call.status is not None), None),
+                job_state=recorded.finished,
+            )
         )
         return recorded
 
@@ -116,6 +137,21 @@ class Recorder(msgspec.Struct, frozen=True):
                 return
             checks -= count is not None
             await asyncio.sleep(_PAUSE)
+
+
+def _count_items(claim: Claim, record: Record) -> dict[str, int]:
+    """Those that were open, by their states now."""
+    pairs = zip(claim.states, record.states, strict=True)
+    counts = Counter(now for before, now in pairs if CODE_STATE[before] in OPEN_STATES)
+    return {CODE_STATE[code].value: count for code, count in counts.items()}
+
+
+def _outcome(items: Mapping[str, int], *, wrote: bool) -> str:
+    if "unknown" in items:
+        return "unknown"
+    if "retry" in items or "pending" in items:
+        return "retry" if wrote else "postponed"
+    return "failed" if "failed" in items or "dead" in items else "ok"
 
 
 async def _record_block(connection: Connection, claim: Claim, block: Block | None, *, called: bool) -> None:

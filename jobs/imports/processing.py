@@ -25,6 +25,7 @@ from app.kit.postgres.database import UNREACHABLE, Connection, Database
 from app.kit.postgres.transactions import COLLIDED, HELD
 from app.resource_types.catalog import Catalog
 from app.settings import Settings
+from app.telemetry import ItemsDecided, emit
 from jobs.imports.steps import WHOLE_FILE, Advance, Canceled, Exhausted, Unit
 from jobs.scheduling.fair_queue import Job
 from jobs.scheduling.worker_pool import PollingWorkerPool
@@ -78,6 +79,7 @@ class ImportWorkers(PollingWorkerPool):
         try:
             if await unit.work():
                 self._database.storage.note_room()
+                emit(ItemsDecided(counts=unit.counts))
                 for destination_id in unit.pending:
                     self._serve(tenant_id, destination_id)
                 return Advance.WORKED

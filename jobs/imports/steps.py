@@ -3,6 +3,7 @@
 import math
 import random
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum
@@ -93,6 +94,8 @@ class Unit:
         self._claimed: tuple[int, int] | None = None
         """First index and spent attempts of what is being worked on."""
         self.pending: list[int] = []
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """Items that were decided, by status and error code."""
 
     async def work(self) -> bool:
         """False: there was nothing to be had."""
@@ -101,6 +104,7 @@ class Unit:
 
         async def transaction() -> bool:
             self._claimed = None
+            self.counts.clear()
             async with self._connection.transaction():
                 return await self._step(step, undecided)
 
@@ -302,6 +306,7 @@ class Unit:
             chunk_size=self._settings.chunk_size,
             dry_run=self._options.dry_run,
         )
+        self.counts.update(booked.counts)
         if booked.has_deliveries:
             self.pending = destination_ids
         return booked
@@ -338,7 +343,9 @@ class Unit:
             sources=pack(encode_sources(kept)) if kept else None,
         )
         await rows.drop_chunks(self._connection, *self._job, chunk.first_index, chunk.first_index)
-        await self._count(outcomes_wire.summarize(followers), outcomes_wire.count_results(followers))
+        summary = outcomes_wire.summarize(followers)
+        self.counts.update(outcomes_wire.count_codes(followers, summary))
+        await self._count(summary, outcomes_wire.count_results(followers))
 
     async def move_on(self) -> Advance:
         """Take the next step if the present one is done by everybody."""

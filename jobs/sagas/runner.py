@@ -23,6 +23,7 @@ from app.sagas import queries as saga_queries
 from app.sagas.queries import Saga
 from app.sagas.rules import Answer, Data, Done, Failed, Position, Wait, on_error, transition
 from app.settings import Settings
+from app.telemetry import SagaMoved, emit
 from app.vocabulary.states import SagaState
 from jobs.scheduling.fair_queue import Job
 from jobs.scheduling.worker_pool import PollingWorkerPool
@@ -141,7 +142,9 @@ class Runner(PollingWorkerPool):
             answer = await self._ask(context, step)
             to = transition(saga.at, answer, steps=len(steps))
             await saga_queries.move(connection, saga, to)
-            await self._audit(connection, saga, step.name if step else "", answer, to)
+            moved = await self._audit(connection, saga, step.name if step else "", answer, to)
+        if moved is not None:
+            emit(moved)
         for call in context.after_commit:
             call()
         return to
@@ -168,9 +171,12 @@ class Runner(PollingWorkerPool):
             message = f"{type(error).__name__}: {error}"[:1_000]
             to = on_error(saga.at, message, self._policy, self._random)
             await saga_queries.move(connection, saga, to)
+            moved = None
             if to.state is not saga.at.state:
                 name = steps[saga.at.step].name if saga.at.step < len(steps) else ""
-                await self._audit(connection, saga, name, Failed(to.error or message), to)
+                moved = await self._audit(connection, saga, name, Failed(to.error or message), to)
+        if moved is not None:
+            emit(moved)
         return to
 
     async def _postpone(
@@ -185,27 +191,28 @@ class Runner(PollingWorkerPool):
             await saga_queries.move(connection, saga, to)
         return to
 
-    async def _audit(self, connection: Connection, saga: Saga, step: str, answer: Answer, to: Position) -> None:
-        """Write every step that succeeded or failed to the audit log."""
+    async def _audit(
+        self, connection: Connection, saga: Saga, step: str, answer: Answer, to: Position
+    ) -> SagaMoved | None:
+        """Write every step that succeeded or failed to the audit log; the event, once that is committed."""
         if isinstance(answer, Done):
             detail: dict[str, object] = dict(answer.audit_detail)
         elif isinstance(answer, Failed):
             detail = {"reason": answer.reason}
         else:
-            return
+            return None
         undoing = saga.at.state is SagaState.COMPENSATING
         word = ".failed" if isinstance(answer, Failed) else ""
         if to.finished:
             detail["saga"] = to.state.value
         action = f"{saga.workflow}.{step}{'.compensate' if undoing else ''}{word}"
         await write_audit(connection, saga.tenant_id, saga.actor, action, f"job:{saga.subject}", detail)
-        log.info(
-            "saga_moved",
+        return SagaMoved(
             tenant_id=saga.tenant_id,
             saga_id=str(saga.saga_id),
             workflow=saga.workflow,
             subject=str(saga.subject),
             step=step,
             state=to.state.value,
-            **({"reason": answer.reason} if isinstance(answer, Failed) else {}),
+            reason=answer.reason if isinstance(answer, Failed) else None,
         )

@@ -22,6 +22,7 @@ from app.errors import TrancheError
 from app.kit.encryption import WEBHOOK_ENDPOINT, Vault
 from app.kit.postgres.database import Connection, Database
 from app.settings import Settings
+from app.telemetry import WebhookAttempted, emit
 from app.vocabulary import addresses
 from app.vocabulary.waits import parse_waits
 from app.webhooks import queries as webhook_queries
@@ -191,15 +192,17 @@ class WebhookSender:
         async with self._database.connection() as connection:
             if await self._record(connection, claimed, attempt, verdict):
                 await webhook_queries.close_messages(connection, *key, "the endpoint was disabled")
-        if verdict.state in (MessageState.FAILED, MessageState.DEAD):
-            log.warning(
-                "webhook_failed",
+        emit(
+            WebhookAttempted(
                 tenant_id=key[0],
                 endpoint_id=key[1],
                 event_id=str(claimed.event_id),
+                attempt=claimed.attempt,
                 state=verdict.state.value,
                 status=attempt.status,
+                seconds=attempt.milliseconds / 1000,
             )
+        )
         return well
 
     async def _record(

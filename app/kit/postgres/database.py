@@ -109,6 +109,9 @@ class Database:
         self._pool: asyncpg.Pool[Any] | None = None
         self._opening = asyncio.Lock()
         self.storage = Storage()
+        self.acquired = 0
+        """Connections that somebody asked for; `waited`: for how many seconds."""
+        self.waited = 0.0
         self.turnabouts = 0
         """How often PostgreSQL ceased or began to answer; a look at it from before the last time is out of date."""
         self._troubled = False
@@ -156,6 +159,11 @@ class Database:
                     raise DatabaseUnavailable(retry_after=2.0) from error
             return self._pool
 
+    @property
+    def in_use(self) -> int:
+        """Connections that somebody holds."""
+        return 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
+
     def slot(self) -> AbstractAsyncContextManager[None]:
         """What the acting tenant does within it waits for no further turn: for work that is begun only when there will
         be a connection for it. Raises `Overloaded`."""
@@ -174,12 +182,19 @@ class Database:
         if unit is not None and unit[0] is asyncio.current_task():
             yield unit[1]
             return
+        asked, had = time.monotonic(), False
+        self.acquired += 1
         try:
             async with self.slot(), self._connection() as connection:
+                self.waited += time.monotonic() - asked
+                had = True
                 yield connection
         except (DatabaseUnavailable, StorageFull):
             self._note_trouble(True)
             raise
+        finally:
+            if not had:
+                self.waited += time.monotonic() - asked
         self._note_trouble(False)
 
     @asynccontextmanager

@@ -53,7 +53,7 @@ class RateLimiter:
         pinned_time: Callable[[], int] | None = None,
     ) -> None:
         self._clock = clock
-        self._fallback = RedisFallback(clock, "no Redis configured" if redis is None else None)
+        self._fallback = RedisFallback(clock, "no Redis configured" if redis is None else None, part="pace")
         script = (resources.files(__package__) / "rate_limiter.lua").read_text("utf-8")
         self._script = None if redis is None else redis.register_script(script)
         self._pinned_time = pinned_time

@@ -6,4 +6,7 @@ from typing import Final
 
 from tests.db.hot.values import Hot
 
-HOT: Final[Hot] = {"read_stats": ("'{3,4}'", {"jobs_working", "deliveries_open", "webhook_messages_state"})}
+HOT: Final[Hot] = {
+    "read_stats": ("'{3,4}'", {"jobs_working", "deliveries_open", "webhook_messages_state"}),
+    "read_queue": ("", {"deliveries_due"}),
+}

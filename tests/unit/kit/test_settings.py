@@ -21,6 +21,7 @@ _ZERO_HAS_A_SENSE = {
     "job_retention",
     "crm_rate",
     "webhook_rotation",
+    "metrics_destinations",
     "worker_port",
 }
 
