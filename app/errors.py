@@ -8,7 +8,7 @@ from typing import ClassVar
 
 
 class TrancheError(Exception):
-    """Something went wrong."""
+    """An internal error occurred; it was logged with this request_id. Nothing was changed unless a job shows it."""
 
     code: ClassVar[str] = "INTERNAL"
 
@@ -57,19 +57,20 @@ class QuotaExceeded(TrancheError):
 
 
 class MalformedRequest(TrancheError):
-    """The request cannot be read."""
+    """The request cannot be read. Correct it where the detail says, and send it again."""
 
     code = "MALFORMED_REQUEST"
 
 
 class InvalidHeader(TrancheError):
-    """The columns of the file cannot be used; nothing of it was imported."""
+    """The columns of the file cannot be used; nothing of it was imported. Correct its header row, or rename columns
+    with `map=`."""
 
     code = "INVALID_HEADER"
 
 
 class TooLarge(TrancheError):
-    """The request is larger than this route takes."""
+    """The request is larger than this route takes. Send it in parts."""
 
     code = "REQUEST_TOO_LARGE"
 
@@ -93,7 +94,7 @@ class KeyExpired(TrancheError):
 
 
 class NotFound(TrancheError):
-    """Not found."""
+    """There is nothing of this name or id, or it belongs to another tenant."""
 
     code = "NOT_FOUND"
 
@@ -105,7 +106,7 @@ class Unauthorized(TrancheError):
 
 
 class Forbidden(TrancheError):
-    """The API key lacks the scope for this."""
+    """The API key lacks the scope for this. Use one that has it; `GET /v1/keys` lists the scopes of each."""
 
     code = "FORBIDDEN"
 
@@ -118,13 +119,13 @@ class TenantDisabled(TrancheError):
 
 
 class Invalid(TrancheError):
-    """A value cannot be used."""
+    """A value cannot be used. The detail says which one, and what it may be."""
 
     code = "INVALID_PARAMETER"
 
 
 class Conflict(TrancheError):
-    """The request conflicts with the current state of the resource."""
+    """The request conflicts with the current state of the resource. Read it again before you decide."""
 
     code = "CONFLICT"
 
@@ -142,7 +143,7 @@ class JobNotUndoable(TrancheError):
 
 
 class JobCanceled(TrancheError):
-    """The job was canceled while its body arrived; nothing of it was applied."""
+    """The job was canceled while its body arrived; nothing of it was applied. A new Idempotency-Key imports it anew."""
 
     code = "JOB_CANCELED"
 

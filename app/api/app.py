@@ -85,7 +85,7 @@ class Api(Litestar):
                 log.error("request_failed", exc_info=error)
                 if noted.status:
                     raise
-                await _answer(TrancheError("An internal error occurred; it was logged."), noted, forward)
+                await _answer(TrancheError(), noted, forward)
             finally:
                 telemetry.emit(
                     telemetry.RequestServed(

@@ -1,4 +1,5 @@
-"""The service's description of itself: `/v1/version`, `/openapi.json`, `/openapi.yaml` and `/docs`."""
+"""The service's description of itself: `/v1/version`, `/openapi.json`, `/openapi.yaml`, `/docs` and
+`/docs/problems`."""
 
 from functools import partial
 from typing import Any, Final
@@ -8,7 +9,9 @@ from litestar import Request, get
 from litestar.response.base import ASGIResponse
 
 from app.api.openapi.document import Documents
+from app.api.openapi.page import render_problems
 from app.auth.authorization import FOLLOWING, identify
+from app.http import problems
 from app.http.headers import JSON
 from app.http.operation import EVERYBODY, Access, Answer, Call, Reply, operation, respond
 from app.http.principal import Principal
@@ -19,6 +22,7 @@ from app.resource_types.catalog import Catalog
 _operation: Final = partial(operation, "GET", tag="documents", any_query=True)
 _YAML: Final = "application/yaml"
 _HTML: Final = "text/html"
+_PROBLEMS: Final = render_problems().encode()
 _KEPT: Final = "public, max-age=300"
 _ASK: Final = "no-cache"
 _POLICY: Final = (
@@ -134,3 +138,12 @@ async def read_docs(documents: Documents) -> ASGIResponse:
     """
     headers = {"Cache-Control": _KEPT, "Content-Security-Policy": _POLICY}
     return respond(documents.as_page(), headers=headers, media_type=_HTML)
+
+
+@_operation(problems.PAGE, access=EVERYBODY, offers=(_HTML,), answers=_document(_HTML, "string"))
+async def read_problems() -> ASGIResponse:
+    """What each problem means.
+
+    The page to which the `type` of a problem leads: for each `code` its meaning, and what to do.
+    """
+    return respond(_PROBLEMS, headers={"Cache-Control": _KEPT, "Content-Security-Policy": _POLICY}, media_type=_HTML)

@@ -34,7 +34,7 @@ class CursorInvalid(ProtocolError):
 
 
 class NotAcceptable(ProtocolError):
-    """No representation of this resource is acceptable to the client."""
+    """No representation of this resource is acceptable to the client; change its `Accept`."""
 
     code = "NOT_ACCEPTABLE"
 
@@ -46,13 +46,13 @@ class MethodNotAllowed(ProtocolError):
 
 
 class UnsupportedMediaType(ProtocolError):
-    """The body has a media type that this resource does not take."""
+    """The body has a media type that this resource does not take; the OpenAPI document lists those it does."""
 
     code = "UNSUPPORTED_MEDIA_TYPE"
 
 
 class UnsupportedEncoding(ProtocolError):
-    """The body has a Content-Encoding that this service does not know."""
+    """The body has a Content-Encoding that this service does not know; gzip and zstd are known."""
 
     code = "UNSUPPORTED_ENCODING"
 

@@ -1,5 +1,6 @@
 """Errors → RFC 9457 problem details: the only place that knows which status an error has."""
 
+import inspect
 import math
 from typing import Annotated, Any, Final
 
@@ -9,6 +10,7 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
+from app import errors as domain_errors
 from app.errors import ClientGone, DatabaseUnavailable, MalformedRequest, NotFound, Overloaded, TooLarge, TrancheError
 from app.http import errors
 from app.http.request_context import exchange_of
@@ -65,9 +67,16 @@ KINDS: Final = {
 }
 """By code: the codes are published, so none is ever removed."""
 
-_TYPE: Final = msgspec.Meta(
-    examples=["urn:tranche:problem:idempotency-key-reused"], extra_json_schema={"format": "uri-reference"}
-)
+MEANINGS: Final = {
+    one.code: inspect.cleandoc(one.__doc__ or "")
+    for module in (errors, domain_errors)  # the domain's words, where both have a code
+    for one in vars(module).values()
+    if isinstance(one, type) and issubclass(one, TrancheError)
+}
+"""By code: what it means, and what to do."""
+
+PAGE: Final = "/docs/problems"
+_TYPE: Final = msgspec.Meta(examples=[f"{PAGE}#idempotency-key-reused"], extra_json_schema={"format": "uri-reference"})
 _CODE: Final = msgspec.Meta(extra_json_schema={"enum": sorted(KINDS)})
 
 
@@ -88,9 +97,7 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
     known = recognize(error)
     if known is None:
         log.error("request_failed", exc_info=error, request_id=exchange.request_id)
-        known = TrancheError(
-            "An internal error occurred; it was logged with this request_id. Nothing was changed unless a job shows it."
-        )
+        known = TrancheError()
     exchange.code = known.code
     status, headers, body = render(known, exchange.request_id, authenticated=exchange.presented)
     if exchange.idempotency_key is not None:
@@ -113,10 +120,15 @@ def render(error: TrancheError, request_id: str, *, authenticated: bool) -> tupl
     return kind.status, headers, body
 
 
+def anchor(code: str) -> str:
+    """Of its paragraph on the page of all problems."""
+    return code.lower().replace("_", "-")
+
+
 def describe(code: str, detail: str, request_id: str) -> Problem:
     kind = KINDS[code]
     return Problem(
-        type=f"urn:tranche:problem:{code.lower().replace('_', '-')}",
+        type=f"{PAGE}#{anchor(code)}",
         title=kind.title,
         status=kind.status,
         detail=detail,

@@ -6,18 +6,19 @@ from html import escape
 from importlib.resources import files
 from typing import Any, Final
 
+from app.http import problems
+
 _STYLE: Final = files(__package__).joinpath("page.css").read_text()
 
 
 def render_page(document: dict[str, Any]) -> str:
     info = document["info"]
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8>",
-        '<meta name=viewport content="width=device-width,initial-scale=1">',
-        f"<title>{escape(info['title'])} API</title><style>{_STYLE}</style>",
+        _head(f"{info['title']} API"),
         f"<h1>{escape(info['title'])} <small>{escape(info['version'])}</small></h1>",
         f"<p>{_prose(info['summary'])}<p>{_prose(info['description'])}",
-        '<nav><a href="/openapi.json">openapi.json</a><a href="/openapi.yaml">openapi.yaml</a></nav>',
+        '<nav><a href="/openapi.json">openapi.json</a><a href="/openapi.yaml">openapi.yaml</a>',
+        f'<a href="{problems.PAGE}">problems</a></nav>',
     ]
     for tag in document["tags"]:
         parts.append(f"<h2 id={tag['name']}>{tag['name'].title()}</h2><p>{_prose(tag['description'])}")
@@ -29,6 +30,32 @@ def render_page(document: dict[str, Any]) -> str:
     for name, schema in document["components"]["schemas"].items():
         parts.append(f"<details id=schema-{name}><summary>{name}</summary>{_render_schema(schema)}</details>")
     return "".join(parts)
+
+
+def render_problems() -> str:
+    """Each problem that a request can be answered with, under the anchor of its `type`."""
+    parts = [
+        _head("Problems of the Tranche API"),
+        "<h1>Problems</h1>",
+        "<p>A request that fails as a whole is answered with <code>application/problem+json</code> (RFC 9457). This ",
+        "is what each <code>code</code> means, and what to do. Where an answer has <code>Retry-After</code>, the same ",
+        "request, with the same <code>Idempotency-Key</code>, may be sent again after so many seconds. ",
+        '<a href="/docs">All operations</a>',
+    ]
+    for code, kind in problems.KINDS.items():
+        parts.append(
+            f"<h2 id={problems.anchor(code)}>{escape(kind.title)}</h2>"
+            f"<p><code>{code}</code> <small>status {kind.status}</small><p>{_prose(problems.MEANINGS[code])}"
+        )
+    return "".join(parts)
+
+
+def _head(title: str) -> str:
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        '<meta name=viewport content="width=device-width,initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style>"
+    )
 
 
 def _render_operation(document: dict[str, Any], path: str, method: str, operation: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from openapi_spec_validator import validate
 
 from app.api.openapi import document as openapi
 from app.api.routes import OPERATIONS
+from app.http import problems
 from app.http.operation import unroute_action
 from app.http.security_headers import shield
 from app.main import create_app
@@ -152,7 +153,10 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
         ("/metrics", "get", await nobody.get("/metrics")),
         ("/health/live", "get", await api.get("/health/live")),
         ("/health/ready", "get", await api.get("/health/ready")),
-        *[(path, "get", await nobody.get(path)) for path in ("/openapi.json", "/openapi.yaml", "/docs")],
+        *[
+            (path, "get", await nobody.get(path))
+            for path in ("/openapi.json", "/openapi.yaml", "/docs", "/docs/problems")
+        ],
         ("/docs", "get", await nobody.get("/docs", {"Accept": "text/csv"})),
         ("/", "get", await nobody.get("/")),
     ]
@@ -315,3 +319,22 @@ async def test_the_root_leads_a_browser_to_the_page_and_a_program_to_the_documen
     lost = await nobody.get("/console")
     assert lost.status == 404
     assert "/docs" in lost.json()["detail"]
+
+
+async def test_the_type_of_a_problem_leads_to_its_meaning(api: Api) -> None:
+    nobody = api.as_key(None)
+    refused = (await nobody.get("/v1/jobs")).json()
+    path, _, anchor = refused["type"].partition("#")
+    page = await nobody.get(path, {"Accept": "text/html"})
+    assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    (section,) = [part for part in page.body.decode().split("<h2 ") if part.startswith(f"id={anchor}>")]
+    assert refused["title"] in section
+    assert "Authorization: Bearer" in section
+
+
+def test_every_problem_says_what_it_means_and_what_to_do() -> None:
+    for code, kind in problems.KINDS.items():
+        meaning = problems.MEANINGS[code]
+        assert len(meaning) > max(50, len(kind.title)), code
+        assert meaning.endswith(".") or "`" in meaning, code
+        assert problems.describe(code, "", "").type == f"{problems.PAGE}#{problems.anchor(code)}"

@@ -19,10 +19,11 @@ PATHS = (
     "/health/live",
     "/metrics",
     "/docs",
+    "/docs/problems",
     "/openapi.json",
     "/nowhere",
 )
-PUBLIC = ("/docs",)
+PUBLIC = ("/docs", "/docs/problems")
 """What everybody may keep; /openapi.json with a key holds the types of the key's tenant."""
 
 
