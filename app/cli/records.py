@@ -117,6 +117,6 @@ def _describe_change(version: dict[str, Any]) -> str:
     if after is None:
         return "removed: its creation was undone" if version.get("kind") == "undo" else "removed"
     if before is None:
-        return "created"
+        return "created" if version.get("before_kept", True) else "changed; the version before is no longer kept"
     changed = [name for name in after if after[name] != before.get(name)]
     return "changed " + ", ".join(changed) if changed else "unchanged"

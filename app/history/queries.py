@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from app.history.versions import BLOCK, Place, StoredVersion, read_block
+from app.history.versions import BLOCK, Columns, Place, StoredVersion, read_block
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query, query
 
@@ -58,6 +58,26 @@ async def read_versions(
     return found
 
 
+class HeldChunk(Chunk, frozen=True):
+    first_index: int
+
+
+hold_chunks = Query[[int, Sequence[uuid.UUID], Sequence[int]], list[HeldChunk]]("hold_chunks")
+"""(tenant_id, job_ids, item_indexes) Chunks with what these items made."""
+
+
+@query
+async def rewrite_chunk(
+    connection: Connection, tenant_id: int, job_id: uuid.UUID, first_index: int, kept: Columns
+) -> None: ...
+
+
+drop_chunks = Query[[int, Sequence[uuid.UUID], Sequence[int]], None]("drop_chunks_of_versions")
+"""(tenant_id, job_ids, first_indexes)"""
+forget_priors = Query[[int, Sequence[uuid.UUID], Sequence[int]], None]("forget_priors")
+"""(tenant_id, job_ids, first_indexes)"""
+hold_makers = Query[[int, Sequence[uuid.UUID]], set[uuid.UUID]]("hold_makers")
+note_removals = Query[[int, Sequence[uuid.UUID]], None]("note_removals")
 count_versions = Query[[int, uuid.UUID], int]("count_versions")
 
 

@@ -31,6 +31,64 @@ SELECT v.job_id, v.indexes, v.prev_job_ids, v.prev_item_indexes, v.versions AS b
 FROM chunks c
 JOIN record_versions v ON v.tenant_id = :tenant_id AND v.job_id = c.job_id AND v.first_index = c.first_index;
 
+-- name: hold_chunks
+-- The same, for this transaction alone.
+WITH chunks AS MATERIALIZED (
+    SELECT DISTINCT t.job_id, f.first_index
+    FROM unnest(:job_ids::uuid[], :item_indexes::int[]) AS t(job_id, item_index)
+    CROSS JOIN LATERAL (
+        SELECT x.first_index FROM record_versions x
+        WHERE x.tenant_id = :tenant_id AND x.job_id = t.job_id AND x.first_index <= t.item_index
+        ORDER BY x.first_index DESC LIMIT 1
+    ) f
+)
+SELECT v.first_index, v.job_id, v.indexes, v.prev_job_ids, v.prev_item_indexes, v.versions AS blocks
+FROM chunks c
+JOIN record_versions v ON v.tenant_id = :tenant_id AND v.job_id = c.job_id AND v.first_index = c.first_index
+ORDER BY v.job_id, v.first_index
+FOR UPDATE OF v;
+
+-- name: rewrite_chunk
+-- What is left of a chunk of which versions were removed.
+UPDATE record_versions
+SET
+    indexes = :version_indexes::text::int[], prev_job_ids = :prev_job_ids::text::uuid[],
+    prev_item_indexes = :prev_item_indexes::text::int[], versions = :version_blocks::bytea[],
+    signatures = :signatures::text::int[]
+WHERE tenant_id = :tenant_id AND job_id = :job_id AND first_index = :first_index;
+
+-- name: drop_chunks_of_versions
+DELETE FROM record_versions v
+USING unnest($2::uuid[], $3::int[]) AS t(job_id, first_index)
+WHERE v.tenant_id = $1 AND v.job_id = t.job_id AND v.first_index = t.first_index;
+
+-- name: forget_priors
+-- The versions before those of these chunks are gone.
+UPDATE record_versions v
+SET prev_job_ids = NULL, prev_item_indexes = NULL
+FROM unnest($2::uuid[], $3::int[]) AS t(job_id, first_index)
+WHERE v.tenant_id = $1 AND v.job_id = t.job_id AND v.first_index = t.first_index;
+
+-- name: hold_makers
+-- Those of these jobs that are finished, and are not being undone: nobody reads what they have made in order to restore it.
+SELECT j.job_id
+FROM jobs j
+WHERE j.tenant_id = $1 AND j.job_id = ANY ($2::uuid[]) AND j.finished_at IS NOT NULL
+    AND NOT EXISTS (
+        SELECT FROM jobs u WHERE u.tenant_id = j.tenant_id AND u.undo_of = j.job_id AND u.finished_at IS NULL
+    )
+ORDER BY j.job_id
+FOR NO KEY UPDATE OF j;
+
+-- name: note_removals
+-- Versions of these jobs, or those before them, are gone.
+UPDATE jobs j
+SET
+    history_trimmed = true, revision = j.revision + 1,
+    bare = j.trimmed_at IS NOT NULL
+        AND NOT EXISTS (SELECT FROM record_versions v WHERE v.tenant_id = $1 AND v.job_id = j.job_id)
+WHERE j.tenant_id = $1 AND j.job_id = ANY ($2::uuid[]);
+
 -- name: chunk_before
 -- The last chunk of a job that begins before the item $3.
 SELECT v.job_id, v.indexes, v.prev_job_ids, v.prev_item_indexes, v.versions AS blocks

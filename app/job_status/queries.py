@@ -35,6 +35,8 @@ class JobRow(msgspec.Struct, frozen=True):
     error: Json[JobError] | None
     worked: float | None
     """Seconds since the first item was processed, until the last one was."""
+    dead_letters_trimmed: bool
+    """Settled dead letters of its items are gone."""
     retried: bool
     """Other jobs name this one as their root; only in the document of a single job."""
     waiting: Json[JobError] | None

@@ -2,7 +2,7 @@
 
 -- part: job_columns
 j.job_id, j.kind, j.type, j.state, j.root_job_id, j.request_id, j.options, j.total, j.succeeded, j.failed, j.retry, j.results,
-    j.created_at, j.finished_at, j.bytes, j.started_at, j.applied_at, j.error, j.waiting,
+    j.created_at, j.finished_at, j.bytes, j.started_at, j.applied_at, j.error, j.waiting, j.dead_letters_trimmed,
     -- An import of a release before file imports never stored its size apart; an upload cut off has none.
     coalesce(j.items, CASE WHEN j.bytes = 0 AND j.state <> 'receiving' THEN j.total END) AS items,
     extract(epoch FROM coalesce(j.applied_at, j.finished_at, now()) - j.started_at)::float8 AS worked

@@ -83,7 +83,8 @@ class Job(JobSummary, frozen=True, kw_only=True):
     attempts: list[Attempt] | UnsetType = UNSET
     """The first one, its retries and replays of its dead letters; absent if there was only one."""
     merged: dict[str, Merged] | UnsetType = UNSET
-    """By destination, over all attempts; present once some have failed and the job is finished, or was retried."""
+    """By destination, over all attempts; present once some have failed and the job is finished, or was retried, as
+    long as its dead letters are kept."""
     undo_of: uuid.UUID | None = None
     """The job whose changes this one takes back."""
     undone_by: uuid.UUID | None = None
@@ -160,10 +161,11 @@ async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) ->
 async def _read_attempts(
     connection: Connection, tenant_id: int, row: JobRow, effects: Iterable[EffectRow]
 ) -> dict[str, Any]:
-    """The results of a job over all attempts, if there may be any: a poll of any other job stays cheap."""
+    """The results of a job over all attempts, if there may be any: a poll of any other job stays cheap. Without
+    its dead letters nobody knows what became of them."""
     is_retry = row.kind == JobKind.RETRY
     lost = row.finished_at is not None and any(effect.failed + effect.dead for effect in effects)
-    if not (is_retry or row.retried or lost):
+    if row.dead_letters_trimmed or not (is_retry or row.retried or lost):
         return {}
     attempts, merged = await read_family(connection, tenant_id, row.root_job_id if is_retry else row.job_id)
     return {"attempts": attempts if len(attempts) > 1 else UNSET, "merged": merged}

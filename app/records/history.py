@@ -1,5 +1,5 @@
-"""The history of a record: every version with who made it, when, and its previous state. Nothing of it is ever lost,
-not by an undo either, which is a version like any other."""
+"""The history of a record: every version with who made it, when, and its previous state. Nothing of it is lost by an
+undo, which is a version like any other; but versions that were superseded long ago may be past their retention."""
 
 import uuid
 from datetime import datetime
@@ -32,7 +32,9 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     deleted: bool
     """The record was removed by this change: its creation was undone, or an item deleted it."""
     before: JsonObject | None
-    """Its `source_version`, fields and attributes; null: there was no record."""
+    """Its `source_version`, fields and attributes; null: there was no record, or `before_kept` is false."""
+    before_kept: bool
+    """False: the version before this one is past its retention, and gone."""
     after: JsonObject | None
     """The same afterwards; null: there is none any more."""
     undone_by: uuid.UUID | None
@@ -71,6 +73,7 @@ def _describe(resource: Resource, row: VersionRow, made: StoredVersion, older: S
         request_id=row.request_id or "",
         deleted=made.deleted,
         before=_fields(resource, older),
+        before_kept=older is not None or made.version == 1,
         after=_fields(resource, made),
         undone_by=row.undone_by,
     )

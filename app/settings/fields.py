@@ -95,6 +95,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     import_concurrency: Annotated[int, Doc("such transactions at a time in one worker", "transactions")] = 2
     import_attempts: Annotated[int, Doc("attempts to lock records before the items are `retry`", "attempts")] = 20
     job_retention: Annotated[float, Doc("outcomes of finished jobs' items are kept for", "s", zero=True)] = 2_592_000.0
+    job_summary_retention: Annotated[
+        float, Doc("a job that no version of a record names is kept for; 0: for ever", "s", zero=True)
+    ] = 31_536_000.0
+    history_retention: Annotated[
+        float, Doc("versions of records are kept for, once superseded; 0: for ever", "s", zero=True)
+    ] = 0.0
+    dead_letter_retention: Annotated[float, Doc("settled dead letters are kept for; 0: for ever", "s", zero=True)] = (
+        31_536_000.0
+    )
+    audit_retention: Annotated[float, Doc("the audit log is kept for; 0: for ever", "s", zero=True)] = 31_536_000.0
     stream_seconds: Annotated[
         float, Doc("an event stream ends after this, so that a server can stop; the client resumes it", "s")
     ] = 30.0

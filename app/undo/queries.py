@@ -25,6 +25,8 @@ class Undoable(msgspec.Struct, frozen=True):
     state: str
     root_job_id: uuid.UUID
     dry_run: bool
+    history_trimmed: bool
+    """Versions that it made, or those before them, are gone."""
 
 
 class NewUndo(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,8 @@
 
 -- name: lock_undoable
 -- A job that shall be undone. The lock makes two who ask at once one after the other.
-SELECT j.kind, j.state, j.root_job_id, coalesce((j.options ->> 'dry_run')::boolean, false) AS dry_run
+SELECT j.kind, j.state, j.root_job_id, coalesce((j.options ->> 'dry_run')::boolean, false) AS dry_run,
+    j.history_trimmed
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id = $2
 FOR NO KEY UPDATE;

@@ -91,6 +91,11 @@ def _check(job_id: uuid.UUID, job: Undoable) -> None:
         raise JobNotUndoable(f"A {job.kind} changes no record here, it only sends them again; {known}.")
     if job.dry_run:
         raise JobNotUndoable("This job was a dry run: it changed nothing.")
+    if job.history_trimmed:
+        raise JobNotUndoable(
+            "This job changed records so long ago that the versions before are no longer kept "
+            "(TRANCHE_HISTORY_RETENTION), so nobody knows what to restore. Import what the records shall hold."
+        )
     if job.state in UNDECIDED_JOB_STATES:
         wait = "wait until it is done" if job.kind == JobKind.UNDO else "cancel it, or wait until it is done"
         raise JobNotUndoable(f"This job is {job.state}; {wait}, then undo it.")

@@ -59,7 +59,10 @@ CREATE TABLE public.jobs (
     trimmed_at timestamp with time zone,
     undo_of uuid,
     waiting jsonb,
-    type text COLLATE pg_catalog."C"
+    type text COLLATE pg_catalog."C",
+    history_trimmed boolean DEFAULT false NOT NULL,
+    dead_letters_trimmed boolean DEFAULT false NOT NULL,
+    bare boolean DEFAULT false NOT NULL
 );
 
 CREATE FUNCTION public.emit_job_finished(job public.jobs) RETURNS bigint
@@ -578,6 +581,8 @@ ALTER TABLE ONLY public.webhook_messages
 
 CREATE INDEX audit_log_subject ON public.audit_log USING btree (tenant_id, subject, audit_id);
 
+CREATE INDEX audit_log_time ON public.audit_log USING btree (tenant_id, at);
+
 CREATE INDEX circuit_changes_time ON public.circuit_changes USING btree (tenant_id, at);
 
 CREATE INDEX dead_letters_chain ON public.dead_letters USING btree (tenant_id, chain_id, dead_letter_id) WHERE (chain_id IS NOT NULL);
@@ -589,6 +594,8 @@ CREATE INDEX dead_letters_open ON public.dead_letters USING btree (tenant_id, de
 CREATE INDEX dead_letters_record ON public.dead_letters USING btree (tenant_id, destination_id, type_id, record_id) WHERE (resolution IS NULL);
 
 CREATE INDEX dead_letters_root ON public.dead_letters USING btree (tenant_id, root_job_id, destination_id, dead_letter_id);
+
+CREATE INDEX dead_letters_settled ON public.dead_letters USING btree (tenant_id, resolved_at) WHERE (resolved_at IS NOT NULL);
 
 CREATE INDEX dead_letters_waiting ON public.dead_letters USING btree (tenant_id, dead_letter_id) WHERE (resolution IS NULL);
 
@@ -614,6 +621,8 @@ CREATE INDEX idempotency_keys_bare ON public.idempotency_keys USING btree (tenan
 
 CREATE INDEX job_chunks_faulty ON public.job_chunks USING btree (tenant_id, job_id, first_index) WHERE (failures <> '{}'::jsonb);
 
+CREATE INDEX jobs_bare ON public.jobs USING btree (tenant_id, finished_at) WHERE bare;
+
 CREATE INDEX jobs_kept ON public.jobs USING btree (tenant_id, finished_at) WHERE ((finished_at IS NOT NULL) AND (trimmed_at IS NULL));
 
 CREATE INDEX jobs_of_key ON public.jobs USING btree (tenant_id, key_id, job_id) WHERE (key_id <> ''::text);
@@ -623,6 +632,8 @@ CREATE INDEX jobs_root ON public.jobs USING btree (tenant_id, root_job_id, job_i
 CREATE UNIQUE INDEX jobs_undo ON public.jobs USING btree (tenant_id, undo_of) WHERE (undo_of IS NOT NULL);
 
 CREATE INDEX jobs_working ON public.jobs USING btree (tenant_id, job_id) WHERE (state = ANY (ARRAY['receiving'::text, 'queued'::text, 'running'::text]));
+
+CREATE INDEX record_versions_prior ON public.record_versions USING btree (tenant_id, changed_at) WHERE (prev_job_ids IS NOT NULL);
 
 CREATE INDEX record_versions_time ON public.record_versions USING btree (tenant_id, changed_at, job_id, first_index);
 

@@ -1,0 +1,37 @@
+"""Removes single versions from the chunks that have them, for the caller's transaction."""
+
+import uuid
+from collections.abc import Iterable
+
+from app.history import queries
+from app.history.queries import HeldChunk
+from app.history.versions import NewVersion, Place, columns
+from app.kit.postgres.database import Connection
+
+
+async def remove_versions(connection: Connection, tenant_id: int, places: Iterable[Place]) -> set[uuid.UUID]:
+    """Remove what was made there, and all that was before it; the jobs of which something is gone."""
+    jobs: set[uuid.UUID] = set()
+    wanted = set(places)
+    while wanted:
+        indexes = [index for _, index in wanted]
+        before: set[Place] = set()
+        emptied: list[HeldChunk] = []
+        for chunk in await queries.hold_chunks(connection, tenant_id, [job_id for job_id, _ in wanted], indexes):
+            kept: list[NewVersion] = []
+            for index, stored, place in chunk.read():
+                if (chunk.job_id, index) not in wanted:
+                    kept.append(NewVersion(index, stored, *((str(place[0]), place[1]) if place else (None, None))))
+                elif place is not None:
+                    before.add(place)
+            if not kept:
+                emptied.append(chunk)
+            elif len(kept) < len(chunk.indexes):
+                await queries.rewrite_chunk(connection, tenant_id, chunk.job_id, chunk.first_index, columns(kept))
+            if len(kept) < len(chunk.indexes):
+                jobs.add(chunk.job_id)
+        if emptied:
+            rows = [chunk.job_id for chunk in emptied], [chunk.first_index for chunk in emptied]
+            await queries.drop_chunks(connection, tenant_id, *rows)
+        wanted = before
+    return jobs
