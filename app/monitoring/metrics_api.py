@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from app.auth.authorization import READING, is_operator
 from app.destinations.kinds import KINDS
+from app.errors import TrancheError
 from app.http.operation import Access, Answer, Call, operation, respond
 from app.http.principal import Principal
 from app.http.singleflight import SingleFlight
@@ -52,6 +53,12 @@ _STATS: Final = {
 }
 
 _SERVICE_STATS: Final = {
+    "up": ("tranche_db_up", "Whether PostgreSQL answers; while it does not, no other gauge is read from it.", ""),
+    "storage_full": (
+        "tranche_db_storage_full",
+        "Whether PostgreSQL had no disk space left when this process last wrote something.",
+        "",
+    ),
     "workers_alive": ("tranche_workers_alive", "Workers seen within the last 20 seconds.", ""),
     "blocked": (
         "tranche_destination_blocked",
@@ -70,6 +77,8 @@ _SERVICE_STATS: Final = {
     ),
 }
 """For the operator alone."""
+
+_AWAY: Final = Stat("up", "", 0.0)
 
 _MEDIA_TYPE: Final = counters.MEDIA_TYPE.removesuffix("; charset=utf-8")  # Litestar adds it to any text
 _LABELS: Final[dict[str, tuple[str, ...]]] = {
@@ -106,10 +115,15 @@ class StatsCache:
         await self._readings.close()
 
     async def _read(self, tenant_id: int | None) -> list[Stat]:
-        async with self._database.connection() as connection:
-            found = await queries.read_stats(connection, tenant_id)
-            if tenant_id is None:
-                found += await self._read_service(connection)
+        try:
+            async with self._database.connection() as connection:
+                found = await queries.read_stats(connection, tenant_id)
+                if tenant_id is None:
+                    found += await self._read_service(connection)
+        except TrancheError:
+            if tenant_id is not None:
+                raise
+            return [_AWAY]  # what this service counts is needed most just then
         alive = await self._workers.look() if tenant_id is None else None
         if alive is not None:  # else Redis is away, and nobody knows
             found.append(Stat("workers_alive", "", len(alive.alive)))
@@ -119,6 +133,7 @@ class StatsCache:
     async def _read_service(self, connection: Connection) -> list[Stat]:
         server = await queries.read_server_stats(connection)
         found = [Stat(figure, "", value) for figure, value in msgspec.structs.asdict(server).items()]
+        found += [Stat("up", "", 1.0), Stat("storage_full", "", float(self._database.storage.is_full))]
         destinations = await queries.read_health(connection, None) if self._named else []
         for row in destinations[: self._named]:
             is_blocked = row.state == "active" and bool(row.blocked_for)
@@ -130,6 +145,8 @@ class _Gauges(Collector):
     def __init__(self, stats: list[Stat], *, operator: bool) -> None:
         self._stats = stats
         self._gauges = _STATS | (_SERVICE_STATS if operator else {})
+        if _AWAY in stats:
+            self._gauges = {_AWAY.figure: _SERVICE_STATS[_AWAY.figure]}
 
     def collect(self) -> Iterable[Metric]:
         for figure, (name, meaning, label) in self._gauges.items():

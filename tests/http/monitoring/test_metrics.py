@@ -99,6 +99,19 @@ async def test_nobody_else_sees_anything(api: Api, db: Db, settings: Settings) -
             assert (await closed.get("/metrics")).status == 401
 
 
+async def test_the_operator_gets_an_answer_while_postgresql_is_away(api: Api, settings: Settings) -> None:
+    """What the service counts, and that it is away: never zeros for what nobody could count."""
+    found = read((await api.as_key(TOKEN).get("/metrics")).body)
+    assert (found["tranche_db_up", ""], found["tranche_db_storage_full", ""]) == (1, 0)
+    away = msgspec.structs.replace(settings, metrics_token=TOKEN, database_url="postgresql://x:x@127.0.0.1:9/x")
+    async with serve(away) as url:
+        answer = await Api(api.session, url, TOKEN).get("/metrics")
+    found = read(answer.body)
+    assert (answer.status, found["tranche_db_up", ""]) == (200, 0)
+    assert not any(name == "tranche_deliveries_due" for name, _ in found)
+    assert any(name == "tranche_http_requests_total" for name, _ in found)
+
+
 async def test_words_of_a_client_are_no_labels(api: Api) -> None:
     await api.request("BREW", "/coffee/1")
     await api.get("/coffee/2")
