@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import yaml
 
 ROOT: Final = Path(__file__).parents[1]
 DEPLOY: Final = ROOT / "deploy"
 CONTAINERFILE: Final = DEPLOY / "Containerfile"
 COMPOSE: Final = DEPLOY / "compose.yaml"
+RULES: Final = DEPLOY / "prometheus"
+DASHBOARD: Final = DEPLOY / "grafana" / "dashboards" / "tranche.json"
 UNITS: Final = sorted((DEPLOY / "systemd").glob("*.service"))
 
 
@@ -46,3 +49,27 @@ def exec_start(unit: Path) -> list[str]:
     """The command of a unit."""
     (text,) = re.findall(r"^ExecStart=(.+)$", unit.read_text(), re.MULTILINE)
     return shlex.split(text)
+
+
+class Panel(msgspec.Struct, frozen=True):
+    """One query of the dashboard."""
+
+    title: str
+    expr: str
+    legend_format: str
+
+    def query(self, interval: str, change: Callable[[str], str] = str) -> str:
+        """What Grafana asks, its variables replaced; `change` is done before."""
+        return change(self.expr).replace("$__rate_interval", interval).replace("$kind", ".*")
+
+    def legend(self, labels: Mapping[str, str]) -> str:
+        return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), self.legend_format)
+
+
+def dashboard_panels() -> list[Panel]:
+    """Every query of the dashboard, in order."""
+    return [
+        Panel(panel["title"], target["expr"], target["legendFormat"])
+        for panel in json.loads(DASHBOARD.read_text())["panels"]
+        for target in panel.get("targets", ())
+    ]
