@@ -26,6 +26,7 @@ from app.http.body.limits import Intake
 from app.http.body.reader import Drains
 from app.http.cors import Cors
 from app.http.dependencies import STATE_KEY, Resources
+from app.http.reads import Reads
 from app.http.refusal_limiter import Refusals
 from app.imports.reception import Importer
 from app.job_status.live.job_cache import JobViews
@@ -37,7 +38,9 @@ from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
 from app.kit.postgres.disk_space import RoomProbe
 from app.kit.postgres.fair_connections import ConnectionQueue
+from app.kit.postgres.replica import Replica
 from app.kit.redis import make_pool
+from app.kit.snapshots import Snapshots
 from app.kit.worker_registry import WorkerWatch
 from app.monitoring import counters
 from app.monitoring.engines import Engines
@@ -54,12 +57,15 @@ def create_app(settings: Settings) -> Litestar:
         settings.db_pool_size, share=settings.db_pool_share, timeout=settings.db_acquire_timeout
     )
     database = Database(settings, application_name="tranche api", connection_queue=connection_queue)
+    replica = Replica(settings, database) if settings.database_replica_url else None
     notifier = Notifier(settings)
     watcher = JobWatcher(database)
     redis = Redis.from_pool(make_pool(settings.redis_url, socket_timeout=1.0, socket_connect_timeout=1.0))
     workers = WorkerWatch(redis)
     views = JobViews(database, workers)
-    principals = Principals(database)
+    snapshots = Snapshots(settings, redis)
+    principals = Principals(database, snapshots, replica)
+    reads = Reads(database, replica, snapshots)
     stats = StatsCache(database, workers, settings)
     last_used = LastUsed(database)
     engines = Engines(database, RoomProbe(database), redis, _key_id(settings))
@@ -75,6 +81,8 @@ def create_app(settings: Settings) -> Litestar:
         workers,
         views,
         principals,
+        snapshots,
+        reads,
         last_used,
         stats,
         engines,
@@ -95,6 +103,9 @@ def create_app(settings: Settings) -> Litestar:
     @asynccontextmanager
     async def own(_: Litestar) -> AsyncIterator[None]:
         await database.open()
+        if replica is not None:
+            await replica.open()
+        snapshots.open()
         last_used.start()
         sampling = asyncio.create_task(sample(database))
         try:
@@ -110,6 +121,9 @@ def create_app(settings: Settings) -> Litestar:
             await stats.close()
             await engines.close()
             await notifier.close()
+            await snapshots.close()
+            if replica is not None:
+                await replica.close()
             await redis.aclose()
             await database.close()
 

@@ -43,6 +43,10 @@ class RequestServed(Event, frozen=True, kw_only=True):
     """Of the problem that was answered."""
     key: str | None = None
     """Of what use the Idempotency-Key was: new, replayed, conflict, mismatch or expired."""
+    read: str | None = None
+    """What was read: a job, item, record or destination."""
+    source: str | None = None
+    """Where that came from: the primary, or a fallback."""
 
     @property
     def level(self) -> int:
@@ -51,6 +55,22 @@ class RequestServed(Event, frozen=True, kw_only=True):
         # Probes, and polls that found nothing new, come by the thousand and tell nothing.
         quiet = self.status == 304 or self.route.startswith("/health")
         return logging.DEBUG if quiet else logging.INFO
+
+
+class FallbackRead(Event, frozen=True, kw_only=True):
+    """PostgreSQL did not answer a read, and something else did; once a second for each source."""
+
+    name: ClassVar[str] = "fallback_read"
+
+    kind: str
+    source: str
+    """`none`: nothing did."""
+    recent: int
+    """Reads of the last minute with this source."""
+
+    @property
+    def level(self) -> int:
+        return logging.WARNING
 
 
 class RowsPruned(Event, frozen=True, kw_only=True):

@@ -13,7 +13,18 @@ from typing import Final
 import sqlglot
 from sqlglot import exp
 
-VOLATILE: Final = frozenset({"clock_timestamp", "gen_random_uuid", "pg_try_advisory_xact_lock", "random", "set_config"})
+VOLATILE: Final = frozenset(
+    {
+        *("clock_timestamp", "gen_random_uuid", "pg_current_wal_flush_lsn", "pg_is_in_recovery"),
+        *(
+            "pg_last_wal_replay_lsn",
+            "pg_last_xact_replay_timestamp",
+            "pg_try_advisory_xact_lock",
+            "random",
+            "set_config",
+        ),
+    }
+)
 STABLE: Final = frozenset(
     {
         *(

@@ -149,6 +149,7 @@ def quick(database_url: str, redis_url: str, **changes: object) -> Settings:
         # A busy machine may be late with anything: who wants a 503 in its place asks for it.
         db_acquire_timeout=60.0,
         db_connect_timeout=60.0,
+        db_read_timeout=60.0,
         sweep_interval=0.3,
         delivery_backoff_base=0.1,
         delivery_backoff_cap=0.5,

@@ -97,6 +97,8 @@ class Api(Litestar):
                         items=noted.items,
                         code=noted.code,
                         key=_judge_key(noted),
+                        read=noted.read,
+                        source=noted.source,
                     )
                 )
             await inbox.drain(resources[Drains])

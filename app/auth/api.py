@@ -7,11 +7,13 @@ import msgspec
 
 from app.auth import service
 from app.auth.authorization import ADMIN
+from app.auth.principals import key_scope
 from app.auth.queries import Key
 from app.auth.service import KeyChange, NewKey
 from app.http.operation import Answer, Path, Reply, operation
 from app.http.principal import Principal
 from app.kit.postgres.database import Connection
+from app.kit.snapshots import Snapshots
 
 PATH: Final = "/v1/keys"
 _KEY: Final = PATH + "/{key_id}"
@@ -72,26 +74,31 @@ async def read_key(key_id: KeyId, principal: Principal, connection: Connection) 
 
 
 @_operation("PATCH", _KEY, answers=Answer("The key.", cache=_NO_STORE))
-async def change_key(key_id: KeyId, body: KeyChange, principal: Principal, connection: Connection) -> Key:
+async def change_key(
+    key_id: KeyId, body: KeyChange, principal: Principal, connection: Connection, snapshots: Snapshots
+) -> Key:
     """Change a key's name, expiry or limits.
 
     `expires_at: null`: it never expires. A limit that is null is the default of the service.
     """
-    return await service.change_key(connection, principal.tenant_id, key_id, body, actor=principal.key_id)
+    changed = await service.change_key(connection, principal.tenant_id, key_id, body, actor=principal.key_id)
+    await snapshots.void(key_scope(principal.tenant_id, key_id))
+    return changed
 
 
 @_operation("DELETE", _KEY, answers=Answer("It is revoked.", 204))
-async def revoke_key(key_id: KeyId, principal: Principal, connection: Connection) -> None:
+async def revoke_key(key_id: KeyId, principal: Principal, connection: Connection, snapshots: Snapshots) -> None:
     """Revoke an API key.
 
     It is refused from now on, permanently; its event streams end.
     """
     await service.end_key(connection, principal.tenant_id, key_id, actor=principal.key_id)
+    await snapshots.void(key_scope(principal.tenant_id, key_id))
 
 
 @_operation("POST", _KEY + "/rotate", answers=Answer("The renewed key.", cache=_NO_STORE), keyed=True)
 async def rotate_key(
-    key_id: KeyId, body: KeyRotation | None, principal: Principal, connection: Connection
+    key_id: KeyId, body: KeyRotation | None, principal: Principal, connection: Connection, snapshots: Snapshots
 ) -> KeySecret:
     """Renew the secret of an API key.
 
@@ -100,4 +107,5 @@ async def rotate_key(
     """
     keep = (body or KeyRotation()).keep_seconds
     secret = await service.rotate_key(connection, principal.tenant_id, key_id, keep=keep, actor=principal.key_id)
+    await snapshots.void(key_scope(principal.tenant_id, key_id))
     return show_secret(await service.read_key(connection, principal.tenant_id, key_id), secret)

@@ -36,7 +36,12 @@ class Scopes(Access):
             Unauthorized: there is no key, or it is unknown, revoked or misspelled.
             Forbidden: the key has none of the scopes.
         """
-        principal = await identify(call, recent=self._recent)
+        return self._check(await identify(call, recent=self._recent))
+
+    async def recall(self, call: Call) -> Principal:
+        return self._check(await identify(call, recall=True))
+
+    def _check(self, principal: Principal | None) -> Principal:
         if principal is None:
             raise Unauthorized()
         if self.scopes.isdisjoint(principal.scopes):
@@ -52,8 +57,8 @@ READING: Final = Scopes("read", "admin")
 ADMIN: Final = Scopes("admin")
 
 
-async def identify(call: Call, *, recent: bool = False) -> Principal | None:
-    """Who calls; `None` without a key.
+async def identify(call: Call, *, recent: bool = False, recall: bool = False) -> Principal | None:
+    """Who calls; `None` without a key. `recall`: while the primary is away, see `Principals.recall`.
 
     Raises:
         Unauthorized: there is a key, but it is no good.
@@ -66,7 +71,8 @@ async def identify(call: Call, *, recent: bool = False) -> Principal | None:
     scheme, _, token = sent.partition(" ")
     if scheme.lower() != "bearer":
         raise Unauthorized()
-    principal = await call.resources[Principals].find(token.strip(), recent=recent)
+    principals, secret = call.resources[Principals], token.strip()
+    principal = await (principals.recall(secret) if recall else principals.find(secret, recent=recent))
     if principal is None:
         raise Unauthorized(UNKNOWN_KEY)
     ACTING.set(principal.tenant_id)

@@ -2,21 +2,26 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import Context
+from datetime import UTC, datetime
 from typing import Final
 
 import asyncpg
+import msgspec
 import structlog
 from cachetools import LRUCache, TTLCache
 
 from app.auth import service, tokens
-from app.errors import TrancheError, Unauthorized
+from app.errors import DatabaseUnavailable, TrancheError, Unauthorized
 from app.http.principal import Principal
 from app.http.singleflight import SingleFlight
 from app.kit.postgres.database import Database
 from app.kit.postgres.fair_connections import ACTING, STRANGERS
+from app.kit.postgres.replica import Replica
+from app.kit.snapshots import Snapshots, tenant_scopes
 
 log = structlog.get_logger()
 
@@ -32,12 +37,17 @@ MOST_REFUSED: Final = 10_000
 
 _Key = tuple[int, str]
 
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(Principal).decode
+
 
 class Principals:
     """Keys that were good a moment ago, and keys that were not, by their digest."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, snapshots: Snapshots, replica: Replica | None = None) -> None:
         self._database = database
+        self._replica = replica
+        self._snapshots = snapshots
         self._known: LRUCache[bytes, tuple[float, Principal]] = LRUCache(MOST)
         self._refused: TTLCache[bytes, None] = TTLCache(MOST_REFUSED, REFUSED)
         self._looking: SingleFlight[bytes, Principal | None] = SingleFlight()
@@ -68,6 +78,35 @@ class Principals:
                 self._looking.start(digest, lambda: self._learn(secret, digest))
             return known
         return await self._looking.share(digest, lambda: self._learn(secret, digest))
+
+    async def recall(self, secret: str) -> Principal | None:
+        """As `find` while the primary is away, for those who read stale answers: by a replica, if that is where the
+        present task reads from, else by when the key was last good. A key that was revoked since is none of these.
+
+        Raises:
+            DatabaseUnavailable: it cannot be found out.
+            Unauthorized, TenantDisabled: see `app.auth.service.authenticate`.
+        """
+        token = tokens.parse(secret)
+        digest = _digest(secret)
+        if token is None or digest in self._refused:
+            return None
+        if self._database.diverted and self._replica is not None:
+            ACTING.set(STRANGERS)
+            ended_at = await self._snapshots.voided_at(*_scopes(token.tenant_id, token.key_id))
+            async with self._database.connection() as connection:
+                principal = await service.authenticate(connection, secret)
+            if principal is not None and ended_at < self._replica.as_of:
+                return principal
+            raise DatabaseUnavailable(retry_after=5.0)  # it may be new, or changed where the replica has not come yet
+        scope = key_scope(token.tenant_id, token.key_id)
+        found = await self._snapshots.find(token.tenant_id, "key", digest, scope=scope)
+        if found is None:
+            raise DatabaseUnavailable(retry_after=5.0)
+        principal = _decode(found[0].body)
+        if principal.expires_at is not None and principal.expires_at <= datetime.now(UTC):
+            raise Unauthorized("This API key has expired.")
+        return principal
 
     @asynccontextmanager
     async def heed(self, principal: Principal) -> AsyncIterator[None]:
@@ -102,14 +141,17 @@ class Principals:
         await self._looking.close()
 
     async def _learn(self, secret: str, digest: bytes) -> Principal | None:
-        asked = asyncio.get_running_loop().time()
+        asked, began = asyncio.get_running_loop().time(), time.time()
         async with self._database.connection() as connection:
             principal = await service.authenticate(connection, secret)
         if principal is None:
             self._known.pop(digest, None)
             self._refused[digest] = None
+            if (token := tokens.parse(secret)) is not None:
+                self._snapshots.keep(token.tenant_id, "key", digest, b"", began)
         else:
             self._known[digest] = (asked + RECENT, principal)
+            self._snapshots.keep(principal.tenant_id, "key", digest, _encode(principal), began)
         return principal
 
     async def _watch(self) -> None:
@@ -130,6 +172,15 @@ class Principals:
                     for scope in list(self._watched.get(key, ())):
                         if not scope.expired():
                             scope.reschedule(now)
+
+
+def key_scope(tenant_id: int, key_id: str) -> str:
+    """What is void once the key is changed, see `app.kit.snapshots`."""
+    return f"{tenant_id}:key:{key_id}"
+
+
+def _scopes(tenant_id: int, key_id: str) -> list[str]:
+    return [*tenant_scopes(tenant_id, "key"), key_scope(tenant_id, key_id)]
 
 
 def _digest(secret: str) -> bytes:

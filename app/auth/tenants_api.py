@@ -15,6 +15,7 @@ from app.auth.service import NewKey, TenantChange
 from app.errors import Conflict, NotFound
 from app.http.operation import Answer, Path, Reply, operation
 from app.kit.postgres.database import Connection
+from app.kit.snapshots import Snapshots, tenant_scopes
 
 PATH: Final = "/v1/tenants"
 _TENANT: Final = PATH + "/{name}"
@@ -68,14 +69,16 @@ async def read_tenant(name: Name, connection: Connection) -> Tenant:
 
 
 @_operation("PATCH", _TENANT, answers=Answer("The tenant.", cache=_NO_STORE))
-async def change_tenant(name: Name, body: TenantChange, connection: Connection) -> Tenant:
+async def change_tenant(name: Name, body: TenantChange, connection: Connection, snapshots: Snapshots) -> Tenant:
     """Disable a tenant or enable it again; change its limits or its share of the workers.
 
     While it is disabled, its keys are refused with 403 `TENANT_DISABLED`, and nothing of it is processed or sent.
     Nothing is lost: all work continues once it is enabled.
     """
     tenant = await _read(connection, name)
-    return await service.change_tenant(connection, tenant.name, body)
+    changed = await service.change_tenant(connection, tenant.name, body)
+    await snapshots.void(*tenant_scopes(await service.find_tenant(connection, tenant.name), "key"))
+    return changed
 
 
 @_operation(

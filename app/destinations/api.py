@@ -12,7 +12,7 @@ from app.destinations.circuits.service import DEFAULT_SECONDS, MOST_SECONDS, Cir
 from app.destinations.service import Destination, DestinationChange, NewDestination
 from app.errors import NotFound
 from app.http.encryption_key import open_vault
-from app.http.operation import Answer, Path, Reply, operation
+from app.http.operation import Answer, Fallback, Path, Reply, operation
 from app.http.principal import Principal
 from app.http.request_context import Exchange
 from app.kit.notifier import Notifier
@@ -20,6 +20,7 @@ from app.kit.postgres.database import Connection, Database
 from app.kit.worker_registry import WorkerWatch
 from app.settings import Settings
 from app.vocabulary.addresses import parse_networks
+from app.vocabulary.freshness import Freshness
 
 PATH: Final = "/v1/destinations"
 _DESTINATION: Final = PATH + "/{name}"
@@ -30,7 +31,7 @@ Name = Annotated[
 ]
 
 
-class DestinationList(msgspec.Struct):
+class DestinationList(Freshness, frozen=True):
     destinations: list[Destination]
 
 
@@ -68,7 +69,14 @@ class Destinations(msgspec.Struct, frozen=True):
             self.notifier.notify(principal.tenant_id, [destination_id], reason=f"{state}:{request_id}")
 
 
-@operation("GET", PATH, tag=_TAG, access=READING, answers=Answer("All of them, by name."))
+@operation(
+    "GET",
+    PATH,
+    tag=_TAG,
+    access=READING,
+    answers=Answer("All of them, by name."),
+    fallback=Fallback(kind="destination"),
+)
 async def list_destinations(principal: Principal, destinations: Destinations) -> DestinationList:
     """The tenant's destinations.
 
@@ -106,7 +114,14 @@ async def add_destination(
     return Reply(added, 201, {"Location": f"{PATH}/{quote(added.name)}"})
 
 
-@operation("GET", _DESTINATION, tag=_TAG, access=READING, answers=Answer("The destination."))
+@operation(
+    "GET",
+    _DESTINATION,
+    tag=_TAG,
+    access=READING,
+    answers=Answer("The destination."),
+    fallback=Fallback(kind="destination"),
+)
 async def read_destination(name: Name, principal: Principal, destinations: Destinations) -> Destination:
     """One destination."""
     return await destinations.find(principal.tenant_id, name)

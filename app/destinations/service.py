@@ -24,6 +24,7 @@ from app.resources.json_schema import TYPE_NAME
 from app.resources.types import BUILT_IN
 from app.settings import PREFIX
 from app.vocabulary.addresses import Network
+from app.vocabulary.freshness import Freshness
 
 KINDS: Final = tuple(kinds.KINDS)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -44,7 +45,7 @@ class Unknown(msgspec.Struct, frozen=True):
     """Since the first of them became unknown."""
 
 
-class Destination(msgspec.Struct, frozen=True, kw_only=True):
+class Destination(Freshness, frozen=True, kw_only=True):
     """A destination as it is shown; its credentials never are."""
 
     name: str

@@ -17,7 +17,7 @@ _REQUEST_FIELDS: Final = """
 """.split()
 _EXPOSED: Final = """
     Accept-Encoding Accept-Post Allow Content-Disposition ETag Idempotency-Key Idempotency-Replayed Link
-    Location Preference-Applied RateLimit RateLimit-Policy Retry-After WWW-Authenticate X-RateLimit-Limit
+    Location Preference-Applied RateLimit RateLimit-Policy Retry-After WWW-Authenticate Warning X-RateLimit-Limit
     X-RateLimit-Remaining X-RateLimit-Reset X-Request-ID
 """.split()
 _VARY: Final = (b"vary", b"Origin")

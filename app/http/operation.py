@@ -20,9 +20,8 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from types import NoneType
-from typing import Any, Final, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -30,41 +29,28 @@ from litestar import Request, delete, get, patch, post, put
 from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 
-from app.errors import NotFound
+from app.errors import DatabaseUnavailable, NotFound
 from app.http.body.json import read_json
+from app.http.call import Call as Call
 from app.http.cursors import link_next
-from app.http.dependencies import resources_of
 from app.http.headers import JSON, KEY_SCHEMA, Fields, choose_type, read_key
 from app.http.idempotency.requests import KeyedRequest, StoredAnswer, fingerprint, run_once
 from app.http.principal import Principal
 from app.http.query_strings import compile_query
-from app.http.request_context import Exchange, exchange_of
+from app.http.reads import Fallback as Fallback
+from app.http.reads import Read, Reads
+from app.http.reply import Reply as Reply
+from app.http.request_context import Exchange
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
 from app.resources.declaration import Resource
 from app.settings import Settings
-
-T = TypeVar("T")
 
 Text = str | Callable[[Settings], str]
 """Words of the document; those about a limit depend on how the service is set up."""
 _ROUTES: Final[dict[str, Callable[..., Any]]] = {"GET": get, "POST": post, "PUT": put, "PATCH": patch, "DELETE": delete}
 _WITH_RESULT: Final = frozenset({200, 201, 202, 207})
 _encode: Final = msgspec.json.Encoder().encode
-
-
-class Call:
-    """One request, as far as it was read."""
-
-    __slots__ = ("exchange", "fields", "media_type", "principal", "request", "resources")
-
-    def __init__(self, request: Request[Any, Any, Any]) -> None:
-        self.request = request
-        self.fields = Fields(request.scope["headers"])
-        self.exchange = exchange_of(request.scope)
-        self.resources = resources_of(request)
-        self.principal: Principal | None = None
-        self.media_type = JSON
 
 
 Bind = Callable[[Call], Any]
@@ -83,6 +69,11 @@ class Access(ABC):
     @abstractmethod
     async def admit(self, call: Call) -> Principal | None:
         """Who calls; None: it does not matter. Raises `Unauthorized`, `Forbidden`: it may not."""
+
+    async def recall(self, call: Call) -> Principal | None:
+        """The same while the primary is away, for reads alone: by a replica, or as it was found out lately.
+        Raises also `DatabaseUnavailable`: it was not."""
+        raise DatabaseUnavailable(retry_after=5.0)
 
 
 class _Everybody(Access):
@@ -176,18 +167,6 @@ def _for_type(one: "Operation", resource: Resource) -> "Operation":
 _TYPE: Final = "{type}"
 
 
-class Reply(Generic[T]):
-    """What is answered, where it is not a struct with 200 alone."""
-
-    __slots__ = ("headers", "status", "value")
-
-    def __init__(self, value: T | bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        """`value`: the struct, or its bytes if they are there already."""
-        self.value = value
-        self.status = status
-        self.headers = headers
-
-
 @dataclass(frozen=True, kw_only=True)
 class Operation:
     id: str
@@ -230,6 +209,7 @@ def operation(
     types: tuple[Any, ...] = (),
     instead: Callable[[Request[Any, Any, Any]], Operation | None] | None = None,
     keyed: bool = False,
+    fallback: Fallback | None = None,
 ) -> Callable[[Callable[..., Awaitable[Any]]], Operation]:
     """Declare the operation that the decorated function handles.
 
@@ -239,53 +219,52 @@ def operation(
     business. `request_body`: of a handler that reads its body itself. `types`: of the wire, where no answer or body
     names them. `instead`: the operation that this request really is for, where the router cannot distinguish them.
     `keyed`: it takes an Idempotency-Key as an option, under which it is done once (`app.http.idempotency`).
+    `fallback`: how it is answered while PostgreSQL is away; without it, not at all.
     """
 
     def declare(function: Callable[..., Awaitable[Any]]) -> Operation:
         summary, _, more = inspect.cleandoc(function.__doc__ or "").partition("\n\n")
         hints = get_type_hints(function, include_extras=True)
         result = _find_result(hints.pop("return"))
-        shown = _list_answers(answers, result, keyed=keyed)
+        shown = _list_answers(answers, result, keyed=keyed, fallback=fallback)
         binds, parameters = _compile(hints, path, keyed=keyed)
         body = hints.get("body")
-        body_types = [one for one in (get_args(body) or (body,)) if one is not NoneType] if body else []
-        caches = {one.status: {"Cache-Control": one.cache} for one in shown if one.cache}
-        first, links = shown[0].status, shown[0].paged
         read_query = None if any_query else compile_query(hints.get("query", _NoParameters))
-        wants_query, wants_body, wants_connection = "query" in hints, body is not None, "connection" in hints
-        optional = NoneType in get_args(body)
+
+        gather = _make_gather(binds, offers, read_query, wants_query="query" in hints, body=body)
+        execute = _make_execute(function, shown, wants_connection="connection" in hints)
+        name = re.sub(r"_(\w)", lambda found: found[1].upper(), function.__name__)
+        read = (
+            None
+            if fallback is None
+            else Read(
+                id=name,
+                fallback=fallback,
+                places=tuple(argument for argument, mark in parameters if isinstance(mark, Path)),
+                admit=access.admit,
+                recall=access.recall,
+                bind=gather,
+                execute=execute,
+            )
+        )
 
         async def handle(request: Request[Any, Any, Any]) -> ASGIResponse:
             if instead is not None and (other := instead(request)) is not None:
                 request.scope["path_template"] = other.path
                 return await other.handle(request)
             call = Call(request)
+            if read is not None:
+                return _send(await call.resources[Reads].serve(call, read))
             call.principal = await access.admit(call)
-            if offers:
-                call.media_type = choose_type(call.fields, offers)
-            arguments: dict[str, Any] = {}
-            if read_query is not None:
-                query = read_query(request.scope)
-                if wants_query:
-                    arguments["query"] = query
-            for name, bind in binds:
-                arguments[name] = bind(call)
-            if wants_body:
-                arguments["body"] = await read_json(
-                    request, call.resources, call.fields, body_types[0], optional=optional
-                )
-            run = partial(_run, function, arguments, call.resources[Database] if wants_connection else None)
+            arguments = await gather(call)
             if keyed and (key := _OPTIONAL_KEY.read(call)) is not None:
-                return await _answer_once(call, f"{method} {path}", key, arguments.get("body"), run, first, caches)
-            result = await run()
-            if links and not isinstance(result, ASGIResponse):
-                result = Reply(result, headers=link_next(request.scope, result.next_cursor))
-            return _answer(result, first, caches)
+                return await _answer_once(call, f"{method} {path}", key, arguments, execute)
+            return _send(await execute(call, arguments))
 
         handle.__name__ = handle.__qualname__ = function.__name__
         handle.__module__ = __name__
         return Operation(
-            id=re.sub(r"_(\w)", lambda found: found[1].upper(), function.__name__),
+            id=name,
             method=method,
             path=path,
             tag=tag,
@@ -304,9 +283,9 @@ def operation(
             ),
             query=hints.get("query"),
             parameters=parameters,
-            body=request_body or (body_types[0] if body_types else None),
-            body_required=not optional,
-            types=(*(each for one in shown for each in members_of(one.type)), *body_types, *types),
+            body=request_body or (_types_of(body)[0] if body else None),
+            body_required=NoneType not in get_args(body),
+            types=(*(each for one in shown for each in members_of(one.type)), *_types_of(body), *types),
             handle=handle,
             route=_ROUTES[method](_route_path(path, parameters), status_code=200)(handle),
         )
@@ -320,29 +299,78 @@ def respond(
     return ASGIResponse(body=body, status_code=status, headers=headers, media_type=media_type)
 
 
-async def _run(function: Callable[..., Awaitable[Any]], arguments: dict[str, Any], database: Database | None) -> Any:
-    """`database`: to connect to first; None: the handler does not ask for a connection."""
-    if database is None:
-        return await function(**arguments)
-    async with database.connection() as arguments["connection"]:
-        return await function(**arguments)
+def _types_of(body: Any) -> list[Any]:
+    """The struct of a body, without the None of one that may be left out."""
+    return [one for one in (get_args(body) or (body,)) if one not in (None, NoneType)]
 
 
-def _answer(result: Any, status: int, caches: Mapping[int, dict[str, str]]) -> ASGIResponse:
+def _make_gather(
+    binds: tuple[tuple[str, Bind], ...],
+    offers: tuple[str, ...],
+    read_query: Callable[[Any], Any] | None,
+    *,
+    wants_query: bool,
+    body: Any,
+) -> Callable[[Call], Awaitable[dict[str, Any]]]:
+    """What makes the arguments of a handler, all but the connection."""
+
+    async def gather(call: Call) -> dict[str, Any]:
+        if offers:
+            call.media_type = choose_type(call.fields, offers)
+        arguments: dict[str, Any] = {}
+        if read_query is not None:
+            query = read_query(call.request.scope)
+            if wants_query:
+                arguments["query"] = query
+        for name, bind in binds:
+            arguments[name] = bind(call)
+        if body is not None:
+            optional = NoneType in get_args(body)
+            arguments["body"] = await read_json(
+                call.request, call.resources, call.fields, _types_of(body)[0], optional=optional
+            )
+        return arguments
+
+    return gather
+
+
+def _make_execute(
+    function: Callable[..., Awaitable[Any]], answers: tuple[Answer, ...], *, wants_connection: bool
+) -> Callable[[Call, dict[str, Any]], Awaitable[Reply[bytes] | ASGIResponse]]:
+    """What calls a handler, and completes its answer."""
+    caches = {one.status: {"Cache-Control": one.cache} for one in answers if one.cache}
+    first, links = answers[0].status, answers[0].paged
+
+    async def execute(call: Call, arguments: dict[str, Any]) -> Reply[bytes] | ASGIResponse:
+        if wants_connection:
+            async with call.resources[Database].connection() as connection:
+                result = await function(**arguments, connection=connection)
+        else:
+            result = await function(**arguments)
+        if links and not isinstance(result, ASGIResponse | Reply):
+            result = Reply(result, headers=link_next(call.request.scope, result.next_cursor))
+        return _complete(result, first, caches)
+
+    return execute
+
+
+def _complete(result: Any, status: int, caches: Mapping[int, dict[str, str]]) -> Reply[bytes] | ASGIResponse:
+    """With its bytes and all its header fields."""
     if isinstance(result, ASGIResponse):
         return result
-    status, headers, body = _render(result, status, caches)
-    return respond(body, status, headers=headers)
-
-
-def _render(result: Any, status: int, caches: Mapping[int, dict[str, str]]) -> tuple[int, dict[str, str], bytes]:
     headers: dict[str, str] = {}
     if type(result) is Reply:
         status, headers, result = result.status, result.headers or {}, result.value
     elif result is None:
         status = 204
     body = result if isinstance(result, bytes) else b"" if result is None else _encode(result)
-    return status, caches.get(status, {}) | headers, body
+    return Reply(body, status, caches.get(status, {}) | headers)
+
+
+def _send(answer: Reply[bytes] | ASGIResponse) -> ASGIResponse:
+    if isinstance(answer, ASGIResponse):
+        return answer
+    return respond(b"" if answer.status == 304 else answer.value, answer.status, headers=answer.headers)
 
 
 def _read_optional_key(call: Call) -> str | None:
@@ -369,18 +397,17 @@ async def _answer_once(
     call: Call,
     route: str,
     key: str,
-    body: Any,
-    run: Callable[[], Awaitable[Any]],
-    status: int,
-    caches: Mapping[int, dict[str, str]],
+    arguments: dict[str, Any],
+    execute: Callable[[Call, dict[str, Any]], Awaitable[Reply[bytes] | ASGIResponse]],
 ) -> ASGIResponse:
-    """The answer of `run`, or the one that was given under this key before."""
+    """The answer of the handler, or the one that was given under this key before."""
 
     async def work() -> StoredAnswer:
-        code, headers, content = _render(await run(), status, caches)
-        return StoredAnswer(headers, content.decode(), code)
+        done = await execute(call, arguments)
+        assert not isinstance(done, ASGIResponse)
+        return StoredAnswer(done.headers or {}, done.value.decode(), done.status)
 
-    exchange = call.exchange
+    exchange, body = call.exchange, arguments.get("body")
     scope = call.request.scope
     request = KeyedRequest(
         0 if call.principal is None else call.principal.tenant_id,
@@ -396,13 +423,16 @@ async def _answer_once(
     return respond(answer.body.encode(), answer.status, headers=headers)
 
 
-def _list_answers(answers: Answer | tuple[Answer, ...], result: Any, *, keyed: bool) -> tuple[Answer, ...]:
+def _list_answers(
+    answers: Answer | tuple[Answer, ...], result: Any, *, keyed: bool, fallback: Fallback | None
+) -> tuple[Answer, ...]:
     """With the type that goes over the wire, where they do not name it."""
+    more = (*(_KEYED if keyed else ()), *(("Warning",) if fallback else ()))
     return tuple(
         replace(
             one,
             type=result if one.status in _WITH_RESULT and not (one.type or one.content) else one.type,
-            headers=(*one.headers, *_KEYED) if keyed else one.headers,
+            headers=one.headers if one.status == 304 else (*one.headers, *more),
         )
         for one in (answers if isinstance(answers, tuple) else (answers,))
     )

@@ -1,5 +1,7 @@
 """Who calls."""
 
+from datetime import datetime
+
 import msgspec
 
 
@@ -9,3 +11,5 @@ class Principal(msgspec.Struct, frozen=True):
     tenant_id: int
     key_id: str
     scopes: frozenset[str]
+    expires_at: datetime | None = None
+    """When the key does."""

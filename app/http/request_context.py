@@ -33,6 +33,10 @@ class Exchange(msgspec.Struct):
     key_id: str = ""
     items: int | None = None
     code: str | None = None
+    read: str | None = None
+    """The kind of what was read."""
+    source: str | None = None
+    """Where it came from, see `app.http.reads`."""
 
 
 def begin(scope: Any, started: float) -> Exchange:

@@ -3,12 +3,10 @@
 import uuid
 from typing import Annotated, Final
 
-import msgspec
-
 from app.auth.authorization import FOLLOWING, POLLING
 from app.http.cursors import Cursor, NextCursor
 from app.http.headers import Preferences
-from app.http.operation import Answer, Header, Reply, operation
+from app.http.operation import Answer, Fallback, Header, Reply, operation
 from app.http.parameters import JobId, Page, Prefer
 from app.http.principal import Principal
 from app.http.request_context import Exchange
@@ -19,6 +17,7 @@ from app.job_status.ownership import JobOwners, reads_all
 from app.job_status.queries import Wanted
 from app.kit.postgres.database import Database
 from app.kit.worker_registry import WorkerWatch
+from app.vocabulary.freshness import Freshness
 from app.vocabulary.states import JobKind, JobState
 
 _CURSOR: Final = Cursor[uuid.UUID]("jobs", uuid.UUID)
@@ -43,14 +42,16 @@ class JobsQuery(Page, frozen=True, kw_only=True):
     """Only jobs with records of this type."""
 
 
-class JobList(msgspec.Struct):
+class JobList(Freshness, frozen=True):
     """A page of jobs, newest first; `next_cursor` is null on the last one."""
 
     jobs: list[service.JobSummary]
     next_cursor: NextCursor
 
 
-@operation("GET", "/v1/jobs", tag="jobs", access=FOLLOWING, answers=Answer("A page of jobs."))
+@operation(
+    "GET", "/v1/jobs", tag="jobs", access=FOLLOWING, answers=Answer("A page of jobs."), fallback=Fallback(kind="job")
+)
 async def list_jobs(query: JobsQuery, principal: Principal, database: Database, workers: WorkerWatch) -> JobList:
     """Jobs, newest first."""
     there = await workers.glance()
@@ -76,6 +77,7 @@ async def list_jobs(query: JobsQuery, principal: Principal, database: Database, 
         Answer("The job.", headers=_FIELDS, cache=CACHE),
         Answer("Nothing changed since the ETag in `If-None-Match`.", 304, headers=_FIELDS, cache=CACHE),
     ),
+    fallback=Fallback(kind="job"),
 )
 async def read_job(
     job_id: JobId,
@@ -103,5 +105,5 @@ async def read_job(
     applied = Preferences(wait=preferences.wait).applied(waited=True)
     headers = view.headers(views.advise(principal.tenant_id, job_id, view)) | applied
     if view.tag in known or "*" in known:
-        return Reply(b"", 304, headers)
+        return Reply(view.body, 304, headers)
     return Reply(view.body, headers=headers)

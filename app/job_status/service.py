@@ -20,6 +20,7 @@ from app.job_status.queries import EffectRow, Effects, Failure, JobRow, Wanted
 from app.kit.postgres.database import Connection
 from app.kit.postgres.transactions import one_moment
 from app.kit.worker_registry import Workers
+from app.vocabulary.freshness import AgeSeconds, Stale
 from app.vocabulary.outcomes_wire import JobError, JobOptions, Summary, job_urls
 from app.vocabulary.states import JobKind, JobState, Result
 
@@ -94,6 +95,8 @@ class Job(JobSummary, frozen=True, kw_only=True):
     before; each item names the fields."""
     compensated_by: uuid.UUID | None = None
     """The job that takes back the items that some destination refused (`consistency=all_destinations`)."""
+    stale: Stale = UNSET
+    age_seconds: AgeSeconds = UNSET
 
 
 class Needs(msgspec.Struct, frozen=True):

@@ -7,9 +7,11 @@ the older form, nonce, ciphertext and tag alone, which says neither its key nor 
 
 import base64
 import hashlib
+import hmac
 import os
 from typing import Final
 
+from cachetools import LRUCache
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -120,3 +122,54 @@ def _decrypt(cipher: AESGCM, body: bytes, context: bytes) -> str | None:
 
 def _context(head: bytes, kind: str, tenant_id: int, name: str, address: str) -> bytes:
     return head + "\0".join((kind, str(tenant_id), name, address)).encode()
+
+
+_SALT: Final = 16
+_MOST_CIPHERS: Final = 256
+
+
+class BulkCipher:
+    """Encrypts what is kept for a short time, in any number, under keys that are derived from those of
+    `TRANCHE_SECRET_KEY`: each process has its own, so that no key sees more nonces than AES-GCM allows.
+
+    A ciphertext is the 4-byte id of the secret key, a salt of 16 bytes, a nonce of 12 bytes, then ciphertext and tag.
+    """
+
+    def __init__(self, secret_key: str, purpose: str) -> None:
+        """Raises `ValueError`: see `parse_keys`."""
+        keys = parse_keys(secret_key)
+        self._keys = {key_id(key): key for key in keys}
+        self._purpose = purpose.encode()
+        self._hash_key = _derive(keys[0], self._purpose + b" names", b"")
+        self._head = key_id(keys[0]) + os.urandom(_SALT)
+        self._ciphers: LRUCache[bytes, AESGCM] = LRUCache(_MOST_CIPHERS)
+
+    def hash(self, name: bytes) -> bytes:
+        """A name that says nothing to whoever lacks the key: 16 bytes."""
+        return hmac.digest(self._hash_key, name, "sha256")[:16]
+
+    def seal(self, data: bytes, context: bytes) -> bytes:
+        """`context`: whose it is, and what; nothing else opens it."""
+        nonce = os.urandom(_NONCE)
+        return self._head + nonce + self._cipher(self._head).encrypt(nonce, data, context)
+
+    def open(self, sealed: bytes, context: bytes) -> bytes | None:
+        """`None`: its key is not among ours, or it was sealed for something else."""
+        head, nonce, body = sealed[: _ID + _SALT], sealed[_ID + _SALT :][:_NONCE], sealed[_ID + _SALT + _NONCE :]
+        if head[:_ID] not in self._keys:
+            return None
+        try:
+            return self._cipher(head).decrypt(nonce, body, context)
+        except (InvalidTag, ValueError):
+            return None
+
+    def _cipher(self, head: bytes) -> AESGCM:
+        cipher = self._ciphers.get(head)
+        if cipher is None:
+            cipher = self._ciphers[head] = AESGCM(_derive(self._keys[head[:_ID]], self._purpose, head[_ID:]))
+        return cipher
+
+
+def _derive(key: bytes, purpose: bytes, salt: bytes) -> bytes:
+    """HKDF-Expand (RFC 5869) of one block: the key is uniformly random."""
+    return hmac.digest(key, b"tranche " + purpose + b"\0" + salt + b"\x01", "sha256")

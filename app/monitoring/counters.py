@@ -53,6 +53,12 @@ _SECONDS: Final = _time(
     buckets=_QUICK,
 )
 _KEYS: Final = _count("tranche_idempotency", "Requests with an Idempotency-Key, by what it did.", "outcome")
+_READS: Final = _count(
+    "tranche_reads",
+    "Reads answered: by the primary, by a replica as current as it (offload), or by a fallback.",
+    "kind",
+    "source",
+)
 _ITEMS: Final = _count("tranche_items", "Items of imports that were decided.", "status", "code")
 _ACQUIRED: Final = _count("tranche_db_connections_acquired", "Connections to PostgreSQL that somebody asked for.")
 _WAITED: Final = _count("tranche_db_wait_seconds", "Seconds waited for connections to PostgreSQL.")
@@ -103,6 +109,8 @@ def _on_request(event: telemetry.RequestServed) -> None:
     _child(_SECONDS, event.route).observe(event.milliseconds / 1000)
     if event.key is not None:
         _child(_KEYS, event.key).inc()
+    if event.read is not None and event.source is not None:
+        _child(_READS, event.read, event.source).inc()
 
 
 def _on_items(event: telemetry.ItemsDecided) -> None:

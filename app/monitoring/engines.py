@@ -32,6 +32,8 @@ class Engines:
     def __init__(self, database: Database, room: RoomProbe, redis: Redis, key_id: str | None) -> None:
         """`key_id`: of the secret key that this service encrypts with; None: it has none."""
         self._database = database
+        self._watch = database.availability
+        """Ends what waits for a database that hangs."""
         self._key_id = key_id
         self._room = room
         self._redis = redis
@@ -68,12 +70,12 @@ class Engines:
 
     async def _look(self) -> Checks:
         database, cache, queue = await asyncio.gather(
-            timed(self._check_database), timed(self._check_cache), timed(self._check_queue)
+            timed(lambda: self._watch.run(self._check_database)), timed(self._check_cache), timed(self._check_queue)
         )
         return {"database": database, "cache": cache, "queue": queue}
 
     async def _look_at_schema(self) -> Checks:
-        return {"database": await timed(self._check_schema)}
+        return {"database": await timed(lambda: self._watch.run(self._check_schema))}
 
     async def _check_database(self) -> Check:
         check = await self._check_schema()
@@ -84,9 +86,10 @@ class Engines:
     async def _check_schema(self) -> Check:
         async with self._database.connection() as connection:
             found = await schema_version.read_schema_version(connection)
-        wanted = newest()
-        if found == wanted:
-            return Check("pass")
+            wanted = newest()
+            if found == wanted:
+                fault = await schema_version.find_write_fault(connection)
+                return Check("fail" if fault else "pass", fault)
         return Check("fail", f"the schema is at {found or 'nothing'}, not {wanted}; run: tranche migrate")
 
     async def _check_cache(self) -> Check:
@@ -105,9 +108,13 @@ class Engines:
 
     async def _read_queue(self) -> int | None:
         """None: PostgreSQL is away, which another check says."""
-        try:
+
+        async def read() -> int:
             async with self._database.connection() as connection:
                 return round(await queries.read_queue(connection))
+
+        try:
+            return await self._watch.run(read)
         except (TrancheError, asyncpg.PostgresError):
             return None
 

@@ -9,6 +9,7 @@ from app.errors import TrancheError, Unauthorized
 from app.http.headers import Fields
 from app.http.operation import EVERYBODY, Access, Answer, Call, Reply, operation
 from app.http.principal import Principal
+from app.http.reads import Reads
 from app.kit.postgres.database import Database
 from app.monitoring import queries
 from app.monitoring.checks import Check, Checks, Health, Word, timed
@@ -60,7 +61,7 @@ _FAILING: Final = Answer("PostgreSQL is away: nothing works.", 503, Health, head
     ),
 )
 async def read_health(
-    fields: Fields, principal: Principal | None, settings: Settings, database: Database, engines: Engines
+    fields: Fields, principal: Principal | None, settings: Settings, database: Database, engines: Engines, reads: Reads
 ) -> Reply[Health]:
     """Every engine and destination.
 
@@ -68,9 +69,9 @@ async def read_health(
     its tenant; the operator's token (`TRANCHE_METRICS_TOKEN`) sees them counted.
     """
     if fields.one("authorization") is None:
-        return _answer(await engines.look(recent=True))
+        return _answer(await engines.look(recent=True) | _check_reads(reads))
     operator = principal is None and _is_operator(fields, settings)
-    checks = dict(await engines.look(recent=False))
+    checks = await engines.look(recent=False) | _check_reads(reads)
     if checks["database"].status == "pass" and (operator or principal is not None):
         rows: list[HealthRow] = []
 
@@ -83,6 +84,16 @@ async def read_health(
         named = {f"destination:{row.tenant}/{row.name}": _check_destination(row) for row in rows}
         checks |= _count_destinations(rows) if operator else named
     return _answer(checks)
+
+
+def _check_reads(reads: Reads) -> Checks:
+    """What this process answered from fallbacks in the last minute, if anything: it may have been old."""
+    counts = {str(source): count for source, count in reads.count_recent().items()}
+    if not counts:
+        return {}
+    return {
+        "reads": Check("warn", "PostgreSQL did not answer them; fallbacks did, with older documents", counts=counts)
+    }
 
 
 def _answer(checks: Checks) -> Reply[Health]:
@@ -105,7 +116,7 @@ async def read_liveness() -> Health:
 async def read_readiness(engines: Engines) -> Reply[Health]:
     """Whether it can accept work.
 
-    PostgreSQL answers and has this release's schema.
+    PostgreSQL answers, has this release's schema, and can be written to.
     """
     return _answer(await engines.look_at_schema(recent=True))
 

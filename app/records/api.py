@@ -14,7 +14,7 @@ from app.errors import Invalid
 from app.history.versions import SEARCHED
 from app.http.cursors import Cursor, Index, NextCursor
 from app.http.headers import CSV, NDJSON
-from app.http.operation import Answer, Operation, Path, PerType, operation
+from app.http.operation import Answer, Fallback, Operation, Path, PerType, operation
 from app.http.parameters import Page, TypeName
 from app.http.principal import Principal
 from app.http.request_context import exchange_of
@@ -22,6 +22,7 @@ from app.kit.postgres.database import Connection, Database
 from app.records import history, listing, service
 from app.records.export import Exports
 from app.resource_types.catalog import Catalog
+from app.vocabulary.freshness import Freshness
 
 _SUFFIX: Final = "/history"
 _SLASHES: Final = len("/v1/contacts/history".split("/")) - 1
@@ -38,7 +39,7 @@ _RECORD_ID: Final = Path(
 )
 
 
-class RecordHistory(msgspec.Struct):
+class RecordHistory(Freshness, frozen=True):
     """A page of a record's versions, newest first; `next_cursor` is null on the last one."""
 
     versions: list[history.Version]
@@ -79,6 +80,7 @@ def _find_history(request: Request[Any, Any, Any]) -> Operation | None:
     tag="records",
     access=Scopes("read"),
     answers=Answer("A page of records.", type=PerType(listing.page_shape), cache="private, no-cache"),
+    fallback=Fallback(kind="record", offload=True),
 )
 async def list_records(
     type: TypeName, query: ListQuery, principal: Principal, catalog: Catalog, connection: Connection
@@ -120,6 +122,7 @@ async def list_records(
             CSV: {"type": "string", "description": "A column for each field and attribute; it can be imported again."},
         },
     ),
+    fallback=Fallback(kind="record", kept=False, offload=True, long=True),
 )
 async def export_records(
     type: TypeName, principal: Principal, catalog: Catalog, exports: Exports, database: Database, media_type: str
@@ -147,6 +150,7 @@ async def export_records(
     access=Scopes("read"),
     answers=Answer("The record.", type=PerType(service.shape_of), cache="private, no-cache"),
     instead=_find_history,
+    fallback=Fallback(kind="record"),
 )
 async def read_record(
     type: TypeName,
@@ -169,6 +173,7 @@ async def read_record(
     tag="records",
     access=Scopes("read"),
     answers=Answer("A page of versions.", cache="private, no-cache"),
+    fallback=Fallback(kind="record"),
 )
 async def read_record_history(
     type: TypeName,

@@ -17,6 +17,7 @@ from app.records import queries
 from app.records.queries import RecordRow
 from app.records.service import RecordFacts, facts_of, members_of
 from app.resources.declaration import Resource, define
+from app.vocabulary.freshness import Freshness
 
 _LONGEST: Final = 1.0
 """Seconds after which a page ends: it may hold fewer records than it could, even none."""
@@ -56,7 +57,14 @@ def page_shape(resource: Resource) -> Any:
     """The struct of a page of them."""
     row: Any = row_shape(resource)
     members: list[tuple[Any, ...]] = [("records", list[row]), ("next_cursor", NextCursor)]
-    return define(f"{resource.title}List", f"A page of {resource.name}.", members, module=__name__, frozen=True)
+    return define(
+        f"{resource.title}List",
+        f"A page of {resource.name}.",
+        members,
+        module=__name__,
+        bases=(Freshness,),
+        frozen=True,
+    )
 
 
 async def list_by_key(

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from app.destinations.kinds import reach_of
 from app.errors import NotFound
@@ -16,6 +17,7 @@ from app.records import queries
 from app.records.queries import RecordRow, SyncRow
 from app.resources import documents
 from app.resources.declaration import Resource, define
+from app.vocabulary.freshness import AgeSeconds, Stale
 from app.vocabulary.outcomes_wire import JsonObject
 from app.vocabulary.states import EffectState
 
@@ -53,6 +55,8 @@ class RecordState(RecordFacts, frozen=True, kw_only=True):
     """What a record by itself has beside its fields."""
 
     destinations: dict[str, RecordSync]
+    stale: Stale = UNSET
+    age_seconds: AgeSeconds = UNSET
 
 
 def members_of(resource: Resource) -> list[tuple[Any, ...]]:

@@ -20,6 +20,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_owner_url: Annotated[
         str, Doc("the same as the owner of its tables, for `tranche migrate`; empty: TRANCHE_DATABASE_URL", "URL")
     ] = ""
+    database_replica_url: Annotated[
+        str, Doc("a streaming replica of it, for lists, exports, and reads while it is away; empty: none", "URL")
+    ] = ""
     redis_url: Annotated[str, Doc("Redis 6.2+ or Valkey; empty: the embedded engine of the data folder", "URL")] = ""
     data_dir: Annotated[str, Doc("where `tranche up` keeps engines, data and its key", "path")] = ".tranche"
     engine_user: Annotated[str, Doc("as root, the system user of the engines; created if missing", "name")] = "tranche"
@@ -56,6 +59,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     db_statement_cache: Annotated[
         int, Doc("prepared statements of a connection; 0 behind PgBouncer in transaction mode", "statements", zero=True)
     ] = 256
+    db_replica_pool_size: Annotated[int, Doc("connections of one API process to the replica", "connections")] = 5
+    db_replica_statement_timeout: Annotated[float, Doc("longest run of one statement at the replica", "s")] = 15.0
+    db_read_timeout: Annotated[
+        float, Doc("reads without any answer for this long have PostgreSQL probed; if it hangs, fallbacks answer", "s")
+    ] = 1.5
+
+    # Reads while PostgreSQL is away.
+    stale_seconds: Annotated[float, Doc("what was read is kept for, as a fallback; 0: not at all", "s", zero=True)] = (
+        3_600.0
+    )
+    stale_key_seconds: Annotated[
+        float, Doc("an API key may read such answers after it was last checked, for", "s", zero=True)
+    ] = 900.0
+    stale_memory: Annotated[int, Doc("such answers in one API process", "bytes")] = 32_000_000
+    stale_redis: Annotated[int, Doc("…in Redis, encrypted and compressed, of one tenant and kind", "bytes")] = (
+        16_000_000
+    )
 
     # Bodies, streams and waits: what one request, key or tenant may take.
     max_sync_items: Annotated[int, Doc("most items answered within one request", "items")] = 1_000

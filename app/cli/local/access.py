@@ -9,11 +9,13 @@ import rich_click as click
 
 from app.audit.queries import OPERATOR
 from app.auth import service
+from app.auth.principals import key_scope
 from app.auth.queries import Key, Tenant
 from app.cli.command import repeated
-from app.cli.local.place import database_command
+from app.cli.local.place import database_command, void_snapshots
 from app.cli.output import show, show_table, show_time
 from app.kit.postgres.database import Connection
+from app.kit.snapshots import tenant_scopes
 from app.limits.policies import LimitsChange, parse_change
 
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,4})([smhdw])")
@@ -78,7 +80,9 @@ async def create_tenant(connection: Connection, name: str) -> None:
 @_tenant_argument
 async def disable(connection: Connection, name: str) -> None:
     """Refuse its keys and stop all its work; nothing is lost."""
-    _show_tenant(await service.set_tenant_disabled(connection, name, True))
+    disabled = await service.set_tenant_disabled(connection, name, True)
+    await void_snapshots(*tenant_scopes(await service.find_tenant(connection, name), "key"))
+    _show_tenant(disabled)
 
 
 @database_command(tenants, "enable")
@@ -184,6 +188,7 @@ async def change(
     )
     found = await service.find_key(connection, key)
     changed = await service.change_key(connection, *found, wanted, actor=OPERATOR)
+    await void_snapshots(key_scope(*found))
     expires, own = show_time(changed.expires_at, "never"), str(changed.limits) or "default"
     line = f"changed {changed.key_id}: expires {expires}, limits {own}"
     show(changed, [line])
@@ -198,6 +203,7 @@ async def rotate(connection: Connection, key: str, keep: float) -> None:
     """Renew the secret of a key and print the new key once. Its id, scopes and jobs remain."""
     tenant_id, key_id = await service.find_key(connection, key)
     made = await service.rotate_key(connection, tenant_id, key_id, keep=keep, actor=OPERATOR)
+    await void_snapshots(key_scope(tenant_id, key_id))
     show({"key_id": key_id, "key": made}, [made])
 
 
@@ -205,7 +211,9 @@ async def rotate(connection: Connection, key: str, keep: float) -> None:
 @_key_argument
 async def revoke(connection: Connection, key: str) -> None:
     """Revoke a key. It stops working at once."""
+    tenant_id, _ = await service.find_key(connection, key)
     revoked = await service.revoke_key(connection, key)
+    await void_snapshots(key_scope(tenant_id, revoked))
     show({"key_id": revoked, "state": "revoked"}, [f"revoked {revoked}"])
 
 

@@ -8,6 +8,8 @@ from typing import Final
 
 import msgspec
 import rich_click as click
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from app import settings as settings_module
 from app.cli.command import Work, command
@@ -15,6 +17,8 @@ from app.embedded import read_run
 from app.embedded.secrets import load_or_create
 from app.errors import SettingsError
 from app.kit.postgres.database import Connection, Database
+from app.kit.redis import make_pool
+from app.kit.snapshots import void
 from app.settings import Settings
 
 SECRET_FILE = "secret.key"  # noqa: S105  # a file's name
@@ -86,6 +90,20 @@ async def connection(settings: Settings) -> AsyncIterator[Connection]:
     """One connection for a command that does one thing."""
     async with database(settings) as opened, opened.connection() as one:
         yield one
+
+
+async def void_snapshots(*scopes: str) -> None:
+    """What API processes know of keys is void. Without Redis it is so after `TRANCHE_STALE_KEY_SECONDS`."""
+    try:
+        pool = make_pool(find().redis_url, socket_timeout=1.0, socket_connect_timeout=1.0)
+        async with Redis.from_pool(pool) as redis:
+            await void(redis, *scopes)
+    except (SettingsError, RedisError, OSError) as error:
+        click.echo(
+            f"note: Redis was not notified ({error}); API processes let the key read old answers for at most "
+            "TRANCHE_STALE_KEY_SECONDS if PostgreSQL should fail now",
+            err=True,
+        )
 
 
 def database_command(group: click.Group, verb: str) -> Callable[[Work], click.Command]:

@@ -10,11 +10,12 @@ from litestar.response.streaming import ASGIStreamingResponse
 from msgspec import UNSET, UnsetType
 
 from app.auth.authorization import FOLLOWING
+from app.errors import DatabaseUnavailable
 from app.http import headers
 from app.http.cursors import Cursor, Index, NextCursor, link_next
 from app.http.errors import CursorInvalid
 from app.http.headers import Fields
-from app.http.operation import Answer, operation, respond
+from app.http.operation import Answer, Fallback, Reply, operation, respond
 from app.http.parameters import MOST, JobId
 from app.http.principal import Principal
 from app.http.request_context import Exchange
@@ -23,6 +24,7 @@ from app.job_status.items.queries import JobRef
 from app.job_status.ownership import JobOwners
 from app.kit.postgres.database import Database
 from app.resource_types.catalog import Catalog
+from app.vocabulary.freshness import Freshness
 from app.vocabulary.states import EffectState, ErrorCode, ItemStatus
 
 CSV_TYPE: Final = "text/csv; charset=utf-8; header=present"
@@ -34,7 +36,7 @@ _CURSOR: Final = Cursor[tuple[uuid.UUID, int]]("items", tuple[uuid.UUID, Index])
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class ItemList(msgspec.Struct):
+class ItemList(Freshness, frozen=True):
     """A page of items in request order. A filtered page may hold fewer than `limit` and still have a next one."""
 
     items: list[item_filter.JobItem]
@@ -99,6 +101,7 @@ _LINES: Final = (
         },
     ),
     errors=(406, 410),
+    fallback=Fallback(kind="item"),
 )
 async def list_items(
     job_id: JobId,
@@ -110,7 +113,7 @@ async def list_items(
     catalog: Catalog,
     owners: JobOwners,
     request: Request[Any, Any, Any],
-) -> ASGIResponse:
+) -> Reply[ItemList] | ASGIResponse:
     """The items of a job with their outcome here and at every destination.
 
     In request order. An item that waits shows the reason and for how long. As `text/csv`, or as
@@ -129,6 +132,8 @@ async def list_items(
         raise CursorInvalid()
     limit = _PAGE if query.limit is UNSET else query.limit
     whole = wanted.lost and query.limit is UNSET and query.cursor is None
+    if whole and database.diverted:
+        raise DatabaseUnavailable(retry_after=5.0)  # it is read in many steps, and some might come from elsewhere
     if whole and exchange.bodyless:
         async with database.connection() as connection:
             await service.read_items(JobRef(connection, principal.tenant_id, job_id), wanted, first=0, limit=1)
@@ -153,7 +158,7 @@ async def list_items(
     if ndjson:
         lines = b"".join(_encode(item) + b"\n" for item in page.items)
         return respond(lines, headers=more, media_type=media_type)
-    return respond(_encode(ItemList(page.items, _cursor(job_id, page.position))), headers=more)
+    return Reply(ItemList(page.items, _cursor(job_id, page.position)), headers=more)
 
 
 def _link_rest(

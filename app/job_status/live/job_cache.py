@@ -141,7 +141,14 @@ class JobViews:
         Raises:
             NotFound: the tenant has no such job.
         """
+        if self.diverted:
+            return await self.explain(await self._read_job((tenant_id, job_id)))
         return await self.explain(await self._find((tenant_id, job_id), at_least))
+
+    @property
+    def diverted(self) -> bool:
+        """The present task reads from a replica, which may be behind what was shown: nothing of it is kept."""
+        return self._database.diverted
 
     async def reply(self, tenant_id: int, job_id: uuid.UUID, status: int = 200) -> Reply[Any]:
         """The job in its current state; with 202 also where it is, and when to poll it.

@@ -22,7 +22,10 @@ class LongPoll(msgspec.Struct, frozen=True):
 
     async def wait(self, principal: Principal, job_id: uuid.UUID, known: set[int | str], until: float) -> bool:
         """True: the job is finished, or not what the client knows (tags and revisions). `until`: the loop's time.
+        Nobody waits for a replica.
         Raises `Unauthorized`: the key was revoked meanwhile."""
+        if self.views.diverted:
+            return False
         seen = await self.views.look(principal.tenant_id, job_id)
         if seen.finished or (known and seen.revision not in known):
             return True

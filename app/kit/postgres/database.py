@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -11,6 +11,7 @@ import asyncpg
 import structlog
 
 from app.errors import DatabaseUnavailable, Overloaded, StorageFull
+from app.kit.postgres.availability import READING, Availability
 from app.kit.postgres.fair_connections import ConnectionQueue
 from app.settings import Settings
 
@@ -100,10 +101,17 @@ class Database:
     """A pool that says what is wrong in the domain's words and never waits without bound."""
 
     def __init__(
-        self, settings: Settings, *, application_name: str, connection_queue: ConnectionQueue | None = None
+        self,
+        settings: Settings,
+        *,
+        application_name: str,
+        connection_queue: ConnectionQueue | None = None,
+        readonly: bool = False,
     ) -> None:
         """`connection_queue`: who may have a connection next; without it, who has waited longest."""
         self._settings = settings
+        self._readonly = readonly
+        self.availability = Availability(settings.database_url, settings.db_read_timeout)
         self._connection_queue = connection_queue
         self._name = application_name
         self._pool: asyncpg.Pool[Any] | None = None
@@ -124,6 +132,7 @@ class Database:
             return
 
     async def close(self) -> None:
+        await self.availability.close()
         if self._pool is not None:
             try:
                 await asyncio.wait_for(self._pool.close(), 5)
@@ -153,6 +162,7 @@ class Database:
                             "lock_timeout": _milliseconds(s.db_lock_timeout),
                             "idle_in_transaction_session_timeout": _milliseconds(s.db_idle_in_transaction_timeout),
                             "jit": "off",
+                            **({"default_transaction_read_only": "on"} if self._readonly else {}),
                         },
                     )
                 except (*UNREACHABLE, asyncpg.PostgresError) as error:  # also: no such database, wrong password
@@ -169,6 +179,20 @@ class Database:
         be a connection for it. Raises `Overloaded`."""
         return nullcontext() if self._connection_queue is None else self._connection_queue.take()
 
+    @property
+    def diverted(self) -> bool:
+        """What the present task reads comes from another server, which may be behind."""
+        return _DIVERTED.get() not in (None, self)
+
+    @contextmanager
+    def divert(self) -> Iterator[None]:
+        """Whatever the present task reads within comes from this server."""
+        before = _DIVERTED.set(self)
+        try:
+            yield
+        finally:
+            _DIVERTED.reset(before)
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection from the pool.
@@ -182,20 +206,22 @@ class Database:
         if unit is not None and unit[0] is asyncio.current_task():
             yield unit[1]
             return
+        server = _DIVERTED.get() or self
         asked, had = time.monotonic(), False
-        self.acquired += 1
+        server.acquired += 1
         try:
-            async with self.slot(), self._connection() as connection:
-                self.waited += time.monotonic() - asked
+            async with server.slot(), server._connection() as connection:
+                server.waited += time.monotonic() - asked
                 had = True
                 yield connection
         except (DatabaseUnavailable, StorageFull):
-            self._note_trouble(True)
+            server._note_trouble(True)
             raise
         finally:
             if not had:
-                self.waited += time.monotonic() - asked
-        self._note_trouble(False)
+                server.waited += time.monotonic() - asked
+        server._note_trouble(False)
+        server.availability.note_answer()
 
     @asynccontextmanager
     async def unit(self) -> AsyncIterator[Connection]:
@@ -226,6 +252,9 @@ class Database:
             raise DatabaseUnavailable(retry_after=2.0) from error
         except (*UNREACHABLE, asyncpg.PostgresError) as error:
             raise DatabaseUnavailable(retry_after=2.0) from error
+        reading = READING.get()
+        if reading is not None:
+            reading.connection = connection
         try:
             yield connection
         except UNREACHABLE as error:
@@ -236,4 +265,10 @@ class Database:
             self.storage.note_full()
             raise StorageFull(retry_after=FULL_WAIT_CAP) from error
         finally:
+            if reading is not None:
+                reading.connection = None
             await pool.release(connection)
+
+
+_DIVERTED: Final[ContextVar[Database | None]] = ContextVar("diverted", default=None)
+"""The server that the present task reads from, whichever it asks."""

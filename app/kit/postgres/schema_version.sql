@@ -3,6 +3,6 @@
 -- name: read_schema_version
 SELECT version_num FROM schema_version;
 
--- name: is_read_only
--- Also of a standby, whatever its settings say.
-SELECT current_setting('transaction_read_only') = 'on';
+-- name: probe_write
+-- Locks a row, which is a write for a moment: refused by a server that only reads, and committed through its log.
+SELECT tenant_id FROM tenants LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;

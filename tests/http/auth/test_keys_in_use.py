@@ -11,11 +11,13 @@ from typing import Any, TypeAlias
 import asyncpg
 import msgspec
 import pytest
+from redis.asyncio import Redis
 
 from app.auth import principals, service, tokens
 from app.auth.principals import Principals
 from app.errors import Unauthorized
 from app.kit.postgres.database import Connection, Database
+from app.kit.snapshots import Snapshots
 from app.settings import Settings
 from tests.http.conftest import Api, aiohttp_session, person, serve
 from tests.http.made_jobs import make_job
@@ -29,6 +31,7 @@ class Counting(Database):
     """Counts how often it is asked."""
 
     asked = 0
+    snapshots: Snapshots
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -40,7 +43,9 @@ class Counting(Database):
 @pytest.fixture
 async def counting(settings: Settings) -> AsyncIterator[Counting]:
     database = Counting(settings, application_name="test")
-    yield database
+    async with Redis.from_url(settings.redis_url) as redis:
+        database.snapshots = Snapshots(settings, redis)
+        yield database
     await database.close()
 
 
@@ -49,7 +54,7 @@ def forge(tenant_id: int = 1) -> str:
 
 
 async def test_a_forged_key_costs_one_query(counting: Counting) -> None:
-    known = Principals(counting)
+    known = Principals(counting, counting.snapshots)
     forged = forge()
     assert [await known.find(forged, recent=recent) for recent in (False, True, False)] == [None] * 3
     assert counting.asked == 1
@@ -57,7 +62,7 @@ async def test_a_forged_key_costs_one_query(counting: Counting) -> None:
 
 
 async def test_a_malformed_key_costs_none(counting: Counting) -> None:
-    known = Principals(counting)
+    known = Principals(counting, counting.snapshots)
     good = forge()
     for bad in ("", "trn_", "trn_nothing", good[:-1], good[:-1] + ("a" if good[-1] != "a" else "b"), "x" * 50):
         assert await known.find(bad, recent=False) is None
@@ -67,7 +72,7 @@ async def test_a_malformed_key_costs_none(counting: Counting) -> None:
 
 async def test_what_is_remembered_of_bad_keys_is_bounded(counting: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(principals, "MOST_REFUSED", 3)
-    known = Principals(counting)
+    known = Principals(counting, counting.snapshots)
     forged = [forge() for _ in range(5)]
     for key in [*forged, *forged]:
         assert await known.find(key, recent=False) is None
@@ -163,7 +168,7 @@ async def test_an_import_that_waits_is_answered_when_its_key_goes(api: Api, db: 
 
 
 async def test_watching_ends_with_those_who_are_watched(counting: Counting, db: Db, api_key: str) -> None:
-    known = Principals(counting)
+    known = Principals(counting, counting.snapshots)
     principal = await known.find(api_key, recent=False)
     assert principal is not None
     async with known.heed(principal):

@@ -24,6 +24,8 @@ _ZERO_HAS_A_SENSE = {
     "dead_letter_retention",
     "audit_retention",
     "crm_rate",
+    "stale_seconds",
+    "stale_key_seconds",
     "webhook_rotation",
     "metrics_destinations",
     "worker_port",
