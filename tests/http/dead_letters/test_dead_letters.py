@@ -64,8 +64,13 @@ ORDER BY r.destination_id, i.item_index
 async def fail(api: Api, db: Db, *numbers: int) -> str:
     """A job of these people, all of whom every destination refused."""
     job_id: str = (await api.push([person(number) for number in numbers])).json()["job_id"]
-    await db.execute(_BURY, job_id)
+    await bury(db, job_id)
     return job_id
+
+
+async def bury(db: Db, job_id: str) -> None:
+    """As if every destination had refused all of the job."""
+    await db.execute(_BURY, job_id)
 
 
 async def post(api: Api, path: str, **body: Any) -> Answer:
