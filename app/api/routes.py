@@ -22,6 +22,7 @@ from app.monitoring import audit_api, health_api, metrics_api
 from app.records import api as record_api
 from app.resource_types import api as resource_type_api
 from app.undo import api as undo_api
+from app.undo import failed_sagas_api
 from app.webhooks import api as webhook_api
 
 _FEATURES: Final = (
@@ -37,6 +38,7 @@ _FEATURES: Final = (
     item_api,
     idempotency_api,
     dead_letter_api,
+    failed_sagas_api,
     destination_api,
     testing_api,
     webhook_api,

@@ -1,5 +1,6 @@
 """`tranche dead-letters list | show | clusters | replay | drop | settle`: the API's routes from the shell."""
 
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -169,3 +170,31 @@ def _describe_resolved(done: dict[str, Any], word: str) -> Iterator[str]:
     if done.get("remaining"):
         yield f"{done['remaining']:,} are left: ask again"
     yield from describe_skipped(done.get("skipped", []))
+
+
+@api_command(dead_letters_group, "sagas")
+async def list_sagas(api: ApiClient) -> None:
+    """Undos and compensations that failed for good, the oldest first."""
+    found = await api.call("GET", f"{_PATH}/sagas")
+    names = ("id", "workflow", "job_id", "failed_at", "detail")
+    show_table(
+        found.body,
+        ("id", "workflow", "job", "failed", "detail"),
+        ([*map(row.get, names)] for row in msgspec.json.decode(found.body)["sagas"]),
+    )
+
+
+@api_command(dead_letters_group, "retry-saga")
+@click.argument("saga", type=click.UUID)
+async def retry_saga(api: ApiClient, saga: uuid.UUID) -> None:
+    """Have a saga that failed undo the same step again."""
+    show(await api.ask("POST", f"{_PATH}/sagas/{saga}/retry"), [f"saga {saga} goes on"])
+
+
+@api_command(dead_letters_group, "drop-saga")
+@click.argument("saga", type=click.UUID)
+@click.option("--reason", required=True, help="Why; the audit log keeps it.")
+async def drop_saga(api: ApiClient, saga: uuid.UUID, reason: str) -> None:
+    """Leave a saga that failed as it is; its job ends as failed."""
+    body = await api.ask("POST", f"{_PATH}/sagas/{saga}/drop", {"reason": reason})
+    show(body, [f"saga {saga} is dropped"])

@@ -64,6 +64,11 @@ SELECT 'sagas', 'unfinished', count(*)
 FROM sagas s
 WHERE s.finished_at IS NULL AND s.tenant_id = ANY ($1::int[])
 UNION ALL
+SELECT 'sagas_failed', s.workflow, count(*)
+FROM sagas s
+WHERE s.state = 'failed' AND s.dropped_at IS NULL AND s.tenant_id = ANY ($1::int[])
+GROUP BY s.workflow
+UNION ALL
 SELECT 'destinations', b.label, count(*)
 FROM (
     SELECT CASE WHEN d.state = 'active' AND d.blocked_until > now() THEN 'blocked' ELSE d.state END AS label

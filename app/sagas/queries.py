@@ -1,6 +1,8 @@
 """The queries of sagas, typed. Each is for the caller's transaction."""
 
 import uuid
+from datetime import datetime
+from typing import Literal
 
 import msgspec
 
@@ -50,6 +52,26 @@ async def begin(
     """False: there is one of this workflow for this subject already."""
 
 
+class FailedSaga(msgspec.Struct, frozen=True, kw_only=True):
+    """A saga that could go neither forward nor back."""
+
+    id: uuid.UUID
+    workflow: Literal["undo", "consistency"]
+    job_id: uuid.UUID
+    """What it is about: the undo job, or the import that asked for `consistency=all_destinations`."""
+    detail: str | None
+    """Why it failed."""
+    actor: str
+    created_at: datetime
+    failed_at: datetime
+
+
+read_failed = Query[[int, int], list[FailedSaga]]("failed_sagas")
+"""(tenant_id, limit) The oldest first."""
+retry = Query[[int, uuid.UUID], uuid.UUID | None]("retry_saga")
+"""`None`: no such saga waits for an operator."""
+drop = Query[[int, uuid.UUID], uuid.UUID | None]("drop_saga")
+"""The job that it works on; `None`: no such saga waits for an operator."""
 due = Query[[], list[tuple[int, uuid.UUID]]]("due_sagas")
 """(tenant, saga)"""
 _claim = Query[[int, uuid.UUID], _SagaRow | None]("claim_saga")

@@ -37,3 +37,26 @@ SET
     state = $3, step = $4, data = $5::text::jsonb, attempts = $6, due_at = now() + $7::interval, error = $8,
     finished_at = now() + CASE WHEN $9 THEN interval '0 seconds' END
 WHERE tenant_id = $1 AND saga_id = $2;
+
+-- name: failed_sagas
+-- Those that failed for good and wait for an operator, the oldest first ($2: at most).
+SELECT
+    s.saga_id AS id, s.workflow, s.subject AS job_id, s.error AS detail, s.actor, s.created_at, s.finished_at AS failed_at
+FROM sagas s
+WHERE s.tenant_id = $1 AND s.state = 'failed' AND s.dropped_at IS NULL
+ORDER BY s.finished_at
+LIMIT $2;
+
+-- name: retry_saga
+-- It goes on where it failed: with undoing that step. No row: there is no such saga that waits for an operator.
+UPDATE sagas s
+SET state = 'compensating', attempts = 0, due_at = now(), finished_at = NULL
+WHERE s.tenant_id = $1 AND s.saga_id = $2 AND s.state = 'failed' AND s.dropped_at IS NULL
+RETURNING s.saga_id;
+
+-- name: drop_saga
+-- It stays as it is. The job that it was about, unless it made one of its own.
+UPDATE sagas s
+SET dropped_at = now()
+WHERE s.tenant_id = $1 AND s.saga_id = $2 AND s.state = 'failed' AND s.dropped_at IS NULL
+RETURNING coalesce((s.data ->> 'job')::uuid, s.subject) AS job_id;

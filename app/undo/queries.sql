@@ -28,6 +28,7 @@ WITH taken AS (
 UPDATE sagas s
 SET
     state = 'running', step = 0, attempts = 0, due_at = now(), error = NULL, finished_at = NULL,
+    dropped_at = NULL,
     data = CASE WHEN t.undo_of IS NULL THEN s.data #- '{tally,before}' ELSE s.data END
 FROM taken t
 WHERE s.tenant_id = $1 AND s.finished_at IS NOT NULL

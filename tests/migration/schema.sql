@@ -391,6 +391,7 @@ CREATE TABLE public.sagas (
     actor text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     finished_at timestamp with time zone,
+    dropped_at timestamp with time zone,
     CONSTRAINT sagas_state_check CHECK ((state = ANY (ARRAY['running'::text, 'compensating'::text, 'done'::text, 'compensated'::text, 'failed'::text])))
 );
 
@@ -638,6 +639,8 @@ CREATE INDEX record_versions_prior ON public.record_versions USING btree (tenant
 CREATE INDEX record_versions_time ON public.record_versions USING btree (tenant_id, changed_at, job_id, first_index);
 
 CREATE INDEX sagas_due ON public.sagas USING btree (tenant_id, due_at) WHERE (finished_at IS NULL);
+
+CREATE INDEX sagas_failed ON public.sagas USING btree (tenant_id, finished_at) WHERE ((state = 'failed'::text) AND (dropped_at IS NULL));
 
 CREATE INDEX webhook_messages_done ON public.webhook_messages USING btree (tenant_id, finished_at) WHERE (finished_at IS NOT NULL);
 

@@ -9,6 +9,9 @@ from tests.db.hot.values import CONTACTS, JOB, JOBS, Hot
 HOT: Final[Hot] = {
     "lock_undoable": (f"3, {JOB}", {"jobs_pkey"}),
     "find_undo": (f"3, {JOB}", {"jobs_undo"}),
+    "failed_sagas": ("3, 100", {"sagas_failed"}),
+    "retry_saga": (f"3, {JOB}", {"sagas_failed"}),
+    "drop_saga": (f"3, {JOB}", {"sagas_failed"}),
     "resume_undo": (f"3, {JOB}", {"jobs_pkey", "sagas_tenant_id_workflow_subject_key"}),
     "count_versions": (f"3, {JOB}", {"record_versions_pkey"}),
     "insert_undo": (f"3, {JOB}, {JOB}, {JOB}, 'r', 'k', 1", {"jobs_pkey"}),

@@ -12,8 +12,10 @@ import msgspec
 import pytest
 
 import jobs.sagas.runner
+from app.errors import NotFound
 from app.sagas import queries
 from app.sagas.rules import Answer, Continue, Done, Failed, Wait
+from app.undo import failed_sagas
 from jobs.sagas.runner import Runner, Step, StepContext
 from tests.db.conftest import Desk
 from tests.db.sagas.saga_rig import drive, hasten, runner_of
@@ -96,6 +98,19 @@ async def test_what_cannot_be_undone_ends_failed_and_says_why(desk: Desk) -> Non
     assert "never" in row["error"]
     (told,) = await desk.rows("SELECT detail FROM audit_log WHERE action = 'diary.a.compensate.failed'")
     assert msgspec.json.decode(told["detail"]) == {"reason": "never", "saga": "failed"}
+
+
+async def test_a_saga_that_failed_goes_on_where_it_failed(desk: Desk) -> None:
+    saga_id = await begin(desk)
+    runner = runner_of(desk, [Diary(b=[Failed("no")], undo_b=[Failed("not yet")])])
+    await drive(desk, runner)
+    assert (await saga(desk))["state"] == "failed"
+    await failed_sagas.retry(desk.database, desk.tenant_id, saga_id, actor="operator")
+    await drive(desk, runner)
+    assert await diary(desk) == ["a", "b", "undo_b", "undo_b", "undo_a"]
+    assert (await saga(desk))["state"] == "compensated"
+    with pytest.raises(NotFound):
+        await failed_sagas.retry(desk.database, desk.tenant_id, saga_id, actor="operator")
 
 
 async def test_an_error_undoes_its_turn_and_is_tried_again_later(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
