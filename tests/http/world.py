@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -31,6 +32,7 @@ ABSENT: Final[Things] = {
     "endpoint": "987654322",
     "message": "987654323",
     "key": "00000000babe",
+    "saga": "0190d3a8-0000-7000-8000-000000000002",
     "tenant": "no-one",
     "stream_token": "no.token",
 }
@@ -44,6 +46,7 @@ IN_PATH: Final = {
     "endpoint_id": "endpoint",
     "message_id": "message",
     "key_id": "key",
+    "saga_id": "saga",
 }
 NAMES: Final = {"destinations": "destination", "resource-types": "type", "tenants": "tenant"}
 """What `{name}` names, by the collection that it stands in."""
@@ -67,6 +70,7 @@ BODIES: Final[dict[str, Callable[[Things], Any]]] = {
     "replayDeadLetters": lambda of: {"ids": [int(of["dead_letter"])]},
     "dropDeadLetters": lambda of: {"filter": {"job_id": of["job"]}, "reason": "tried"},
     "settleDeadLetters": lambda of: {"ids": [int(of["dead_letter"])], "reason": "tried"},
+    "dropSaga": lambda of: {"reason": "tried"},
     "addDestination": lambda of: {
         "name": of["destination"],
         "kind": "hubspot",
@@ -122,11 +126,23 @@ class World:
             db, tenant_id, found["destination"], DestinationTestRequest(), request_id=word, actor="a", new_id=uuid7
         )
         found["test"] = str(test)
+        found["saga"] = await self.fail_saga(db)
         token = await self.call("POST", f"/v1/jobs/{found['job']}/stream-token", None)
         found["stream_token"] = token["token"]
         tag = (await api.get(f"/v1/jobs/{found['job']}")).headers["ETag"]
         self.headers = {"If-None-Match": tag, "Last-Event-ID": "1", "Idempotency-Key": f"{word}-key"}
         return self
+
+    async def fail_saga(self, db: Db) -> str:
+        """The undo of the job, as if it could go neither forward nor back."""
+        saga: uuid.UUID = await db.fetchval(
+            """INSERT INTO sagas (tenant_id, saga_id, workflow, subject, state, attempts, error, actor, finished_at)
+            SELECT tenant_id, job_id, 'undo', job_id, 'failed', 5, $2, 'somebody', now() FROM jobs WHERE job_id = $1
+            ON CONFLICT (tenant_id, saga_id) DO UPDATE SET state = 'failed', dropped_at = NULL RETURNING saga_id""",
+            self.things["job"],
+            self.word,
+        )
+        return str(saga)
 
     async def call(self, method: str, path: str, body: Any, *, key: str = "") -> Any:
         headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": f"{key}-key"} if key else {})

@@ -199,6 +199,7 @@ async def test_the_same_requests_work_for_whom_they_are_meant(settings: Settings
             ),
         )
         for slots in order:
+            await acme.fail_saga(db)  # which each decision about it ends
             api = operator if slots.operation.access is OPERATOR else acme.api
             things = own | {"type": acme.things["type"]} if slots.operation.id == "declareResourceType" else own
             # What is made has a name that is not taken.
