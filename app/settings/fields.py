@@ -73,9 +73,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Doc("an API key may read such answers after it was last checked, for", "s", zero=True)
     ] = 900.0
     stale_memory: Annotated[int, Doc("such answers in one API process", "bytes")] = 32_000_000
-    stale_redis: Annotated[int, Doc("…in Redis, encrypted and compressed, of one tenant and kind", "bytes")] = (
-        16_000_000
-    )
+    stale_redis: Annotated[int, Doc("…in Redis, encrypted and compressed, of one tenant and kind", "bytes")] = 4_000_000
 
     # Bodies, streams and waits: what one request, key or tenant may take.
     max_sync_items: Annotated[int, Doc("most items answered within one request", "items")] = 1_000
