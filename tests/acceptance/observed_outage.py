@@ -1,4 +1,4 @@
-"""A CRM goes away and comes back, then the only worker does, while Prometheus watches with the files of deploy/.
+"""A CRM, Redis, PostgreSQL and the only worker go and come back, while Prometheus watches with the files of deploy/.
 
 Prints which alerts fired in each phase, and what every query of the dashboard says at its end. Exits with 1 if other
 alerts fired than should, and with 2 where Prometheus is not installed (Debian: apt-get install prometheus).
@@ -140,11 +140,14 @@ class Run:
         self._prometheus = prometheus
 
     async def import_steadily(self) -> None:
-        """Eight imports a second, each with a row that is wrong; every fourth is sent twice."""
+        """Eight imports a second, each with a row that is wrong; every fourth is sent twice. A job is read."""
+        job = ""
         for number in itertools.count():
             items = [*people(5, number % 50 * 5, company=f"company {number}"), {"id": "wrong", "email": "nowhere"}]
             for _ in range(2 if number % 4 == 0 else 1):
-                await self._tranche.push(items, key=f"observed-{number}")
+                answer = await self._tranche.push(items, key=f"observed-{number}")
+                job = answer.json()["job_id"] if answer.status == 207 else job
+            await self._tranche.ask("GET", f"/v1/jobs/{job}")
             await asyncio.sleep(0.125)
 
     async def phase(self, name: str, expected: set[str], seconds: float, after: bool) -> None:
@@ -172,26 +175,35 @@ class Run:
                     self.blind.append(f"{panel.title}: {panel.expr}")
 
 
-async def observe(tranche: Installation, *, worker_too: bool = True) -> Run:
-    """Start API, worker and Prometheus, and go through the phases; `worker_too`: also those without a worker."""
+async def observe(tranche: Installation, engines: Engines | None = None) -> Run:
+    """Start API, worker and Prometheus, take the CRM away and bring it back; with engines of its own these as well, and
+    the worker."""
     port = free_port()
 
     async def start_worker() -> Part:
         return await tranche.start_worker(worker_port=port, metrics_token=TOKEN)
 
-    _, worker = await asyncio.gather(tranche.start_api(metrics_token=TOKEN), start_worker())
+    serving = tranche.start_api(metrics_token=TOKEN, db_acquire_timeout=2.0, db_connect_timeout=2.0)
+    _, worker = await asyncio.gather(serving, start_worker())
     targets = {"tranche-api": f"127.0.0.1:{tranche.port}", "tranche-worker": f"127.0.0.1:{port}"}
     prometheus = Prometheus(tranche.folder, targets)
     run = Run(tranche, prometheus)
     feeding = asyncio.create_task(run.import_steadily())
     steps: list[tuple[str, set[str], float, Callable[[], Awaitable[Any]] | None]] = [
         ("all is well", set(), 5, None),
-        ("the CRM is away", {"TrancheCircuitOpen"}, 1, lambda: tranche.sandbox.misbehave(status={"code": 503})),
-        ("the CRM is back", set(), 2, tranche.sandbox.recover),
+        ("no CRM", {"TrancheCircuitOpen"}, 1, lambda: tranche.sandbox.misbehave(status={"code": 503})),
+        ("CRM back", set(), 2, tranche.sandbox.recover),
     ]
-    if worker_too:
-        steps.append(("no worker", {"TrancheNoWorker", "TrancheTargetDown"}, 1, worker.child.kill))
-        steps.append(("a worker again", set(), 2, start_worker))
+    if engines is not None:
+        stale = {"TranchePostgresAway", "TrancheImportErrors", "TrancheFallbackReads"}
+        steps += [
+            ("no Redis", {"TrancheRedisAway"}, 1, engines.valkey.kill),
+            ("Redis back", set(), 2, engines.restart),
+            ("no PostgreSQL", stale, 1, engines.postgres.kill),
+            ("PostgreSQL back", set(), 2, engines.restart),
+            ("no worker", {"TrancheNoWorker", "TrancheTargetDown"}, 1, worker.child.kill),
+            ("worker back", set(), 2, start_worker),
+        ]
     try:
         await prometheus.start()
         for name, expected, seconds, act in steps:
@@ -237,7 +249,7 @@ async def main() -> int:
         async with Engines(folder / "engines") as engines:
             await migrate(engines.urls.database_url)
             async with Installation(quick(*engines.app_urls), folder, engines.urls.database_url) as tranche:
-                run = await observe(tranche)
+                run = await observe(tranche, engines)
                 tranche.quiet = True
     show(run)
     return int(bool(run.blind) or not all(phase.is_right for phase in run.phases))

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 async def test_an_outage_raises_its_alert_and_no_other(tranche: Installation) -> None:
     if PROMETHEUS is None:
         pytest.skip("Prometheus is not installed here")
-    run = await observe(tranche, worker_too=False)
+    run = await observe(tranche)
     show(run)
 
     assert [phase.name for phase in run.phases if not phase.is_right] == []
