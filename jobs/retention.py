@@ -22,6 +22,7 @@ from app.auth import queries as auth_queries
 from app.errors import TrancheError
 from app.imports.cancel import queries as cancel_queries
 from app.kit.postgres.database import Connection, Database
+from app.kit.postgres.fair_connections import SERVICE
 from app.retention import queries
 from app.retention.queries import Kind, Limits, Past
 from app.settings import Settings
@@ -107,7 +108,7 @@ async def prune(
     limits = Limits.from_settings(settings)
     async with database.connection() as connection:
         await webhook_queries.close_strays(connection)
-        tenants = await auth_queries.all_tenants(connection)
+        tenants = [SERVICE, *await auth_queries.all_tenants(connection)]  # the first has answers to the operator
     found: list[Past] = []
     for start in range(0, len(tenants), _TENANTS):
         async with database.connection() as connection:

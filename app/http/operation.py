@@ -43,6 +43,7 @@ from app.http.reply import Reply as Reply
 from app.http.request_context import Exchange
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
+from app.kit.postgres.fair_connections import SERVICE
 from app.resources.declaration import Resource
 from app.settings import Settings
 
@@ -410,7 +411,7 @@ async def _answer_once(
     exchange, body = call.exchange, arguments.get("body")
     scope = call.request.scope
     request = KeyedRequest(
-        0 if call.principal is None else call.principal.tenant_id,
+        SERVICE if call.principal is None else call.principal.tenant_id,
         route,
         key,
         fingerprint(exchange.path.encode(), scope["query_string"], b"" if body is None else _encode(body)),

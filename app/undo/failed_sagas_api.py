@@ -60,7 +60,7 @@ async def list_failed_sagas(principal: Principal, connection: Connection) -> Fai
     return FailedSagaList(list(await failed_sagas.list_failed(connection, principal.tenant_id)))
 
 
-@_operation("POST", _PATH + "/{saga_id}/retry", access=ADMIN, answers=Answer("It goes on."))
+@_operation("POST", _PATH + "/{saga_id}/retry", access=ADMIN, answers=Answer("It goes on."), keyed=True)
 async def retry_saga(saga_id: SagaId, principal: Principal, database: Database, notifier: Notifier) -> SagaDecision:
     """Retry a saga that failed.
 
@@ -71,7 +71,7 @@ async def retry_saga(saga_id: SagaId, principal: Principal, database: Database, 
     return decided
 
 
-@_operation("POST", _PATH + "/{saga_id}/drop", access=ADMIN, answers=Answer("It is dropped."))
+@_operation("POST", _PATH + "/{saga_id}/drop", access=ADMIN, answers=Answer("It is dropped."), keyed=True)
 async def drop_saga(saga_id: SagaId, body: SagaDropRequest, principal: Principal, database: Database) -> SagaDecision:
     """Drop a saga that failed.
 

@@ -47,6 +47,16 @@ async def test_one_pass_removes_more_than_a_batch_of_each_tenant(world: World) -
     assert await changes(world) == 1
 
 
+async def test_answers_to_the_operator_expire_too(world: World) -> None:
+    """They are no tenant's."""
+    await world.rows(
+        "INSERT INTO idempotency_keys (tenant_id, route, key, fingerprint, status, answer, expires_at) "
+        "VALUES (0, 'POST /v1/tenants', 'k', '', 201, 'x', now() - interval '1 second')"
+    )
+    assert await prune(world.database, world.settings)
+    assert await world.rows("SELECT answer FROM idempotency_keys") == [{"answer": None}]
+
+
 async def test_a_backlog_is_shared_and_gone_on_with_at_once(world: World, redis: Redis) -> None:
     """A pass has its time; whatever is left then is nobody's for a minute, but everybody's now."""
     await old_changes(world, 6_000)
