@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 
 from redis.asyncio import Redis
 
+from app.kit.redis_fallback import RedisFallback
 from app.vocabulary.states import CircuitState
-from jobs.breaker.redis_fallback import RedisFallback
 from jobs.breaker.rules import BreakerPolicy, Circuit, Permit, Permits, Rejected, Snapshot, Transition, Verdict
 from jobs.breaker.stores import MemoryStore, RedisStore
 

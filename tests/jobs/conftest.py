@@ -17,6 +17,7 @@ import uuid_utils.compat
 from app.auth import service as auth_service
 from app.destinations import service as destination_service
 from app.imports.service import Accepted207, ImportRequest, Options, accept
+from app.kit import redis_fallback
 from app.kit.encryption import Vault
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
@@ -24,7 +25,6 @@ from app.resource_types.catalog import Catalog
 from app.resources.declaration import Resource
 from app.sandbox import ANY, open_sandbox
 from app.settings import Settings
-from jobs.breaker import redis_fallback
 from tests.conftest import LOOPBACK
 from tests.types import CONTACTS
 

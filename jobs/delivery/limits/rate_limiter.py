@@ -14,7 +14,7 @@ from typing import Final, Literal
 import msgspec
 from redis.asyncio import Redis
 
-from jobs.breaker.redis_fallback import RedisFallback
+from app.kit.redis_fallback import RedisFallback
 
 SLOWEST: Final = 0.001
 """Calls a second: what is set to less is served at this rate."""

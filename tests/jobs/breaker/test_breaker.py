@@ -13,8 +13,8 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
+from app.kit import redis_fallback
 from app.vocabulary.states import CircuitState
-from jobs.breaker import redis_fallback
 from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import BreakerPolicy, Circuit, Permit, Permits, Rejected, Verdict
 from tests.jobs.breaker.support import (

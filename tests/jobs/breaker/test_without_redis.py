@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from app.kit import redis_fallback
+from app.kit.redis_fallback import REDIS_TIMEOUT
 from app.vocabulary.states import CircuitState
-from jobs.breaker import redis_fallback
 from jobs.breaker.breaker import Breaker
-from jobs.breaker.redis_fallback import REDIS_TIMEOUT
 from jobs.breaker.rules import BreakerPolicy, Circuit, LocalCircuit, Permit, Permits, Rejected, Verdict
 from tests.jobs.breaker.support import (
     NAME,
