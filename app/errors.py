@@ -56,6 +56,17 @@ class QuotaExceeded(TrancheError):
     code = "QUOTA_EXCEEDED"
 
 
+class RateLimited(TrancheError):
+    """A rate limit is used up. Send the same request again after the time given."""
+
+    code = "RATE_LIMIT"
+
+    def __init__(self, detail: str = "", *, retry_after: float, violated: list[str]) -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self.violated = violated
+        """Names of the policies."""
+
+
 class MalformedRequest(TrancheError):
     """The request cannot be read. Correct it where the detail says, and send it again."""
 

@@ -73,6 +73,38 @@ class FallbackRead(Event, frozen=True, kw_only=True):
         return logging.WARNING
 
 
+class LimitExceeded(Event, frozen=True, kw_only=True):
+    """A rate limit refused items or requests, within a second."""
+
+    name: ClassVar[str] = "rate_limit_exceeded"
+
+    scope: str
+    """Whose limit: key, tenant, address, service."""
+    policy: str
+    """Of what: items, requests."""
+    refused: int
+    tenant_id: int | None = None
+
+    @property
+    def level(self) -> int:
+        return logging.WARNING
+
+
+class LimitsAlone(Event, frozen=True, kw_only=True):
+    """Redis is away, or back: this process keeps the rate limits by itself, or with all others again."""
+
+    name: ClassVar[str] = "rate_limits_alone"
+
+    alone: bool
+    processes: int
+    """By how many the limits are divided."""
+    reason: str | None = None
+
+    @property
+    def level(self) -> int:
+        return logging.WARNING if self.alone else logging.INFO
+
+
 class RowsPruned(Event, frozen=True, kw_only=True):
     """Rows past their time were removed, of all tenants."""
 

@@ -1,28 +1,15 @@
-"""What is limited, and by how much: the limits that are stored with keys and tenants."""
+"""What is limited: the limits that are stored with keys and tenants, and the buckets that a request draws on."""
 
-import re
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-MOST_QUOTA: Final = 1_000_000_000
-MOST_SECONDS: Final = 86_400
+from app.settings import Settings
+from app.vocabulary.rate_limits import Limit, parse_limit
 
 Policy = Literal["items", "requests"]
+Scope = Literal["key", "tenant", "address", "service"]
 POLICIES: Final[tuple[Policy, ...]] = get_args(Policy)
-
-_TEXT: Final = re.compile(r"([0-9]{1,10})/([0-9]{1,5})")
-
-
-class Limit(msgspec.Struct, frozen=True):
-    """So many in so many seconds. They may come all at once, or evenly: what was used comes back evenly."""
-
-    quota: Annotated[int, msgspec.Meta(ge=0, le=MOST_QUOTA)]
-    """0: no limit, whatever the service's default is."""
-    window_seconds: Annotated[int, msgspec.Meta(ge=1, le=MOST_SECONDS)]
-
-    def __str__(self) -> str:
-        return f"{self.quota}/{self.window_seconds}" if self.quota else "none"
 
 
 class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -36,28 +23,14 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
         return ", ".join(f"{policy} {limit}" for policy in POLICIES if (limit := getattr(self, policy)))
 
 
+NO_LIMITS: Final = Limits()
+
+
 class LimitsChange(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What is to be different about limits; absent leaves one as it is, null is the default of the service."""
 
     items: Limit | msgspec.UnsetType | None = msgspec.UNSET
     requests: Limit | msgspec.UnsetType | None = msgspec.UNSET
-
-
-def parse_limit(text: str) -> Limit | None:
-    """A limit as settings and the command line write it: `600/60` is 600 in 60 seconds, `0` is none.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if text == "0":
-        return None
-    found = _TEXT.fullmatch(text)
-    if found and 1 <= int(found[1]) <= MOST_QUOTA and 1 <= int(found[2]) <= MOST_SECONDS:
-        return Limit(int(found[1]), int(found[2]))
-    raise ValueError(
-        f"{text!r} is no limit: write how many in how many seconds, like 600/60 (at most {MOST_QUOTA} in at most "
-        f"{MOST_SECONDS}), or 0 for no limit"
-    )
 
 
 def parse_change(texts: tuple[str, ...]) -> LimitsChange:
@@ -73,3 +46,50 @@ def parse_change(texts: tuple[str, ...]) -> LimitsChange:
             raise ValueError(f"{text!r} is no limit: write {' or '.join(f'{name}=60000/60' for name in POLICIES)}")
         found[policy] = None if value == "default" else parse_limit(value) or Limit(0, 1)
     return LimitsChange(**found)
+
+
+class Bucket(msgspec.Struct, frozen=True):
+    """What one limit leaves to one key, tenant or address, or to all."""
+
+    scope: Scope
+    policy: Policy
+    owner: str
+    limit: Limit
+
+    @property
+    def name(self) -> str:
+        """As header fields and problems name the policy."""
+        return self.policy if self.scope == "key" else f"{self.scope}-{self.policy}"
+
+    @property
+    def key(self) -> str:
+        """In Redis. A changed limit begins with a full bucket."""
+        return f"tranche:limit:{self.scope}:{self.owner}:{self.policy}:{self.limit}"
+
+    def describe(self) -> str:
+        whose = {"service": "the service", "address": "this address"}.get(self.scope, f"this {self.scope}")
+        return f"{self.limit.quota} {self.policy} in {self.limit.window_seconds} s for {whose}"
+
+
+class Policies:
+    """The limits of the service by its settings, and which of them apply to whom."""
+
+    def __init__(self, settings: Settings) -> None:
+        def read(scope: Scope) -> dict[Policy, Limit | None]:
+            return {policy: parse_limit(getattr(settings, f"limit_{scope}_{policy}")) for policy in POLICIES}
+
+        self._key, self._tenant, self._service = read("key"), read("tenant"), read("service")
+        self._address = parse_limit(settings.limit_address)
+
+    def of_key(self, policy: Policy, tenant_id: int, key_id: str, own: Limits, of_tenant: Limits) -> tuple[Bucket, ...]:
+        """What a request of this key draws on; `own`, `of_tenant`: limits that are stored with key and tenant."""
+        limits: tuple[tuple[Scope, str, Limit | None], ...] = (
+            ("key", f"{tenant_id}:{key_id}", getattr(own, policy) or self._key[policy]),
+            ("tenant", str(tenant_id), getattr(of_tenant, policy) or self._tenant[policy]),
+            ("service", "", self._service[policy]),
+        )
+        return tuple(Bucket(scope, policy, owner, limit) for scope, owner, limit in limits if limit and limit.quota)
+
+    def of_address(self, address: str) -> tuple[Bucket, ...]:
+        """What a request without a good key draws on."""
+        return (Bucket("address", "requests", address, self._address),) if self._address else ()

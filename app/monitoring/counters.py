@@ -60,6 +60,7 @@ _READS: Final = _count(
     "source",
 )
 _ITEMS: Final = _count("tranche_items", "Items of imports that were decided.", "status", "code")
+_REFUSED: Final = _count("tranche_rate_limit_refused", "What rate limits refused, by policy.", "scope", "policy")
 _ACQUIRED: Final = _count("tranche_db_connections_acquired", "Connections to PostgreSQL that somebody asked for.")
 _WAITED: Final = _count("tranche_db_wait_seconds", "Seconds waited for connections to PostgreSQL.")
 _IN_USE: Final = Gauge(
@@ -167,6 +168,7 @@ _COUNTED: Final[dict[type[Event], Callable[[Any], None]]] = {
     telemetry.ItemsDecided: _on_items,
     telemetry.ProcessSampled: _on_sample,
     telemetry.RowsPruned: lambda event: _child(_PRUNED, event.kind).inc(event.rows),
+    telemetry.LimitExceeded: lambda event: _child(_REFUSED, event.scope, event.policy).inc(event.refused),
     telemetry.RedisMissed: lambda event: _child(_MISSED, event.part).inc(),
     telemetry.RedisAway: lambda event: _AWAY.inc(event.seconds),
     telemetry.CallMade: _on_call,

@@ -14,6 +14,7 @@ import msgspec
 from app.errors import SettingsError
 from app.settings.fields import Doc, Settings
 from app.vocabulary.addresses import parse_networks
+from app.vocabulary.rate_limits import parse_limit
 from app.vocabulary.waits import parse_waits
 
 __all__ = ["PREFIX", "Row", "Settings", "check_names", "load", "parse_origins", "table"]
@@ -25,7 +26,8 @@ _MOST_BYTES: Final = 2**53
 """More than any disk holds."""
 _MASK: Final = "***"
 _PASSWORD: Final = re.compile(r"(://[^:/@?#]*:).*(?=@)|([?&]password=)[^&#]*")
-_OURS: Final = frozenset({"TRANCHE_SERVER_PID"})
+PROCESSES: Final = "TRANCHE_SERVER_PROCESSES"
+_OURS: Final = frozenset({"TRANCHE_SERVER_PID", PROCESSES})
 """Set by this program for its own processes."""
 _KUBERNETES: Final = re.compile(
     r"TRANCHE_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
@@ -82,6 +84,11 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     return settings
 
 
+def processes() -> int:
+    """How many processes `tranche serve` was asked for, where this is one of them."""
+    return max(1, int(os.environ.get(PROCESSES) or 1))
+
+
 def _docs() -> dict[str, Doc]:
     hints = get_type_hints(Settings, include_extras=True)
     return {
@@ -125,11 +132,14 @@ _PARSED: Final[dict[str, Callable[[str], object]]] = {
     "webhook_standard_waits": parse_waits,
     "webhook_private": parse_networks,
     "cors_origins": parse_origins,
+    "trusted_proxies": parse_networks,
+    **{name: parse_limit for name in Settings.__struct_fields__ if name.startswith("limit_")},
 }
 """Texts that mean something: each function raises `ValueError` for one that does not."""
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "log_level": ("debug", "info", "warning", "error"),
     "log_format": ("json", "console"),
+    "forwarded_header": ("x-forwarded-for", "forwarded"),
 }
 
 

@@ -105,6 +105,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_waits: Annotated[int, Doc("`Prefer: wait` in one API process; more are answered at once", "requests")] = 3_000
     max_waits_tenant: Annotated[int, Doc("…of one tenant", "requests")] = 1_000
 
+    # Rate limits: 600/60 is 600 in 60 seconds, at once or evenly; those of a key or tenant may be set with it.
+    limit_key_requests: Annotated[str, Doc("requests of one API key; 0: no limit", "how many/s")] = "60000/60"
+    limit_key_items: Annotated[str, Doc("items of one API key; 0: no limit", "how many/s")] = "0"
+    limit_tenant_requests: Annotated[str, Doc("requests of all keys of a tenant; 0: no limit", "how many/s")] = "0"
+    limit_tenant_items: Annotated[str, Doc("items of all keys of a tenant; 0: no limit", "how many/s")] = "0"
+    limit_service_requests: Annotated[str, Doc("requests of all keys of all tenants; 0: no limit", "how many/s")] = "0"
+    limit_service_items: Annotated[str, Doc("items of all tenants; 0: no limit", "how many/s")] = "0"
+    limit_address: Annotated[
+        str, Doc("requests of one address without a good key, then 429; 0: no limit", "how many/s")
+    ] = "3000/60"
+    trusted_proxies: Annotated[
+        str, Doc("proxies that are believed which address a request comes from", "CIDR, separated by commas")
+    ] = ""
+    forwarded_header: Annotated[
+        str, Doc("where they say so: x-forwarded-for or forwarded; they must set or remove it themselves")
+    ] = "x-forwarded-for"
+
     # Keys, staged files and jobs.
     idempotency_retention: Annotated[float, Doc("answers are replayed for", "s", zero=True)] = 86_400.0
     idempotency_memory: Annotated[float, Doc("an expired key is refused, not rerun, for", "s", zero=True)] = 2_592_000.0
