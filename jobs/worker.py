@@ -23,6 +23,8 @@ from app.kit.notifier import FUNCTION, IMPORT_FUNCTION, QUEUE, Notifier, decode,
 from app.kit.postgres import schema_version
 from app.kit.postgres.database import Database
 from app.kit.redis import make_pool
+from app.limits.limiter import Limiter
+from app.limits.processes import count_processes
 from app.monitoring import counters
 from app.monitoring.sampler import sample
 from app.settings import Settings
@@ -122,6 +124,7 @@ async def working(settings: Settings, status: WorkerStatus | None = None) -> Asy
     redis = Redis.from_pool(make_pool(settings.redis_url))
     breaker = Breaker(redis, BreakerPolicy.from_settings(settings))
     rate_limiter = RateLimiter(redis)
+    limiter = Limiter(redis)
     transitions = TransitionLog(database)
     notifier = Notifier(settings)
     vault = Vault(settings.secret_key)
@@ -130,7 +133,7 @@ async def working(settings: Settings, status: WorkerStatus | None = None) -> Asy
     async with DestinationSessions(parse_networks(settings.destination_private)) as sessions:
         clients = ClientFactory(database, breaker, rate_limiter, transitions, sessions, vault, settings)
         dispatcher = Dispatcher(database, clients, notifier, settings)
-        importer = ImportWorkers(database, settings, dispatcher.serve)
+        importer = ImportWorkers(database, settings, dispatcher.serve, limiter)
         runner = Runner(database, WORKFLOWS, settings, dispatcher.serve)
         tester = DestinationTester(database, clients, settings)
         pools: tuple[PollingWorkerPool, ...] = (importer, runner, tester)
@@ -145,6 +148,7 @@ async def working(settings: Settings, status: WorkerStatus | None = None) -> Asy
             asyncio.create_task(sender.run()),
             asyncio.create_task(_send_heartbeats(redis, worker_id, vault)),
             asyncio.create_task(sample(database)),
+            asyncio.create_task(count_processes(limiter)),
         ]
         running = {pool: asyncio.create_task(pool.run()) for pool in pools}
         try:
@@ -158,6 +162,7 @@ async def working(settings: Settings, status: WorkerStatus | None = None) -> Asy
                 await asyncio.wait_for(worker_registry.beat(redis, worker_id, vault.key_ids, stopped=True), 1)
             await asyncio.gather(_end(running), sender.stop())
             await dispatcher.stop(_STOP_MARGIN)
+            limiter.close()
             await transitions.close()
             await notifier.close()
             await database.close()

@@ -9,7 +9,8 @@ import msgspec
 from app.destinations.kinds import Reach
 from app.imports.batch.file_duplicates import Repeat
 from app.kit.postgres.database import Connection
-from app.kit.postgres.query import Found, Query, Seconds, query
+from app.kit.postgres.query import Found, Json, Query, Seconds, query
+from app.limits.policies import Limits
 from app.vocabulary.outcomes_wire import Summary
 
 LONG_SECONDS: Final = 600
@@ -21,6 +22,10 @@ class Processing(msgspec.Struct, frozen=True):
     request_id: str
     options: str
     type: str
+    key_id: str
+    limits: Json[Limits]
+    """Of the key that sent it."""
+    tenant_limits: Json[Limits]
 
 
 class StagedChunk(msgspec.Struct, frozen=True):

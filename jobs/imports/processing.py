@@ -5,7 +5,8 @@ nothing is done twice, wherever a worker stops. The phases, each with its exits:
 
 1. check    no id appears twice → 3 · some may → collect them, chunk by chunk, and settle what they mean
 2. settle   equal ones follow their leader · differing ones fail, or the last one leads
-3. apply    a chunk is written and booked → next · locks not had → later, at last `retry` · canceled → undone
+3. apply    a chunk is written and booked → next · no tokens, or locks not had → later, at last `retry` · canceled →
+            undone
 4. resolve  items that wait for a leader get its outcome
 5. end      → syncing, or finished if nothing is to be delivered
 """
@@ -23,27 +24,38 @@ from app.imports import processing_queries
 from app.imports.processing_queries import Processing
 from app.kit.postgres.database import UNREACHABLE, Connection, Database
 from app.kit.postgres.transactions import COLLIDED, HELD
+from app.limits.limiter import Budget, Limiter
+from app.limits.policies import Policies
 from app.resource_types.catalog import Catalog
 from app.settings import Settings
 from app.telemetry import ItemsDecided, emit
-from jobs.imports.steps import WHOLE_FILE, Advance, Canceled, Exhausted, Unit
+from jobs.imports.steps import WHOLE_FILE, Advance, Canceled, Exhausted, Paced, Unit
 from jobs.scheduling.fair_queue import Job
 from jobs.scheduling.worker_pool import PollingWorkerPool
 
 log = structlog.get_logger()
 
 _INTERVAL: Final = 0.25
+_LONGEST_REST: Final = 10.0
+"""Seconds after which a paced job asks again, because its limit may have been changed."""
+_WORTH_SAYING: Final = 1.0
+"""Seconds of waiting that a job's status shows."""
 
 
 class ImportWorkers(PollingWorkerPool):
     """Processes whatever imports there are, each worker with one piece of one import at a time, until it is stopped."""
 
-    def __init__(self, database: Database, settings: Settings, serve: Callable[[int, int], None]) -> None:
-        """`serve` has a destination of a tenant served soon, once deliveries for it are committed."""
+    def __init__(
+        self, database: Database, settings: Settings, serve: Callable[[int, int], None], limiter: Limiter | None = None
+    ) -> None:
+        """`serve` has a destination of a tenant served soon, once deliveries for it are committed. `limiter`: paces the
+        items; without it, those of this process."""
         idle = settings.sweep_interval
         super().__init__("import", settings.import_concurrency, database, interval=_INTERVAL, idle=idle)
         self._settings = settings
         self._serve = serve
+        self._limiter = limiter or Limiter(None)
+        self._policies = Policies(settings)
         self._catalog = Catalog()
         self._whole = asyncio.Semaphore(max(1, settings.import_concurrency - 1))
         """Work on a whole file takes long, and small imports must not wait for all tasks of a worker."""
@@ -53,15 +65,19 @@ class ImportWorkers(PollingWorkerPool):
             return await processing_queries.working_imports(connection)
 
     async def work(self, job: Job) -> None:
-        advance = await self.advance(*job)
+        try:
+            advance = await self.advance(*job)
+        except Paced as wait:
+            return self.rest(job, min(wait.seconds, _LONGEST_REST))
         if advance is Advance.DONE:
             self.forget(job)
         elif advance is Advance.WAITING:
             self.rest(job)
+        return None
 
     async def advance(self, tenant_id: int, job_id: uuid.UUID) -> Advance:
         """Do one piece of work for a job, if there is any to be had.
-        Raises `DatabaseUnavailable`, `Overloaded`: nothing happened."""
+        Raises `DatabaseUnavailable`, `Overloaded`, `Paced`: nothing happened."""
         async with self._database.connection() as connection:
             job = await processing_queries.read_processing(connection, tenant_id, job_id)
             if job is None:
@@ -75,7 +91,9 @@ class ImportWorkers(PollingWorkerPool):
 
     async def _advance(self, connection: Connection, tenant_id: int, job_id: uuid.UUID, job: Processing) -> Advance:
         resource = await self._catalog.find(connection, tenant_id, job.type)
-        unit = Unit(connection, tenant_id, job_id, job, resource, self._settings)
+        buckets = self._policies.of_key("items", tenant_id, job.key_id, job.limits, job.tenant_limits)
+        budget = Budget(self._limiter, buckets)
+        unit = Unit(connection, tenant_id, job_id, job, resource, self._settings, budget)
         try:
             if await unit.work():
                 self._database.storage.note_room()
@@ -86,6 +104,10 @@ class ImportWorkers(PollingWorkerPool):
             return await unit.move_on()
         except Canceled:
             return Advance.DONE
+        except Paced as wait:
+            if wait.seconds >= _WORTH_SAYING:
+                await unit.say_paced()
+            raise
         except Exhausted:
             return await unit.fail()
         except (*COLLIDED, *HELD) as error:

@@ -28,6 +28,7 @@ from app.imports.processing_queries import Processing, StagedChunk
 from app.kit.compression import pack, unpack
 from app.kit.postgres.database import UNREACHABLE, Connection
 from app.kit.postgres.transactions import COLLIDED, HELD, retried
+from app.limits.limiter import Budget
 from app.resources import decoding
 from app.resources.declaration import Resource
 from app.resources.decoding import Accepted, Noted, Piece, UnreadablePiece
@@ -71,6 +72,13 @@ class Canceled(Exception):
     """The job is no longer to be processed; the transaction is undone."""
 
 
+class Paced(Exception):
+    """The rate limit of the job's items is used up for some seconds; the transaction is undone."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
 class Unit:
     """One piece of work of one job, over one connection."""
 
@@ -82,6 +90,7 @@ class Unit:
         job: Processing,
         resource: Resource,
         settings: Settings,
+        budget: Budget,
     ) -> None:
         self._connection = connection
         self._job = (tenant_id, job_id)
@@ -91,6 +100,7 @@ class Unit:
         self._resource = resource
         self._options = msgspec.json.decode(job.options, type=JobOptions)
         self._settings = settings
+        self._budget = budget
         self._claimed: tuple[int, int] | None = None
         """First index and spent attempts of what is being worked on."""
         self.pending: list[int] = []
@@ -98,7 +108,16 @@ class Unit:
         """Items that were decided, by status and error code."""
 
     async def work(self) -> bool:
-        """False: there was nothing to be had."""
+        """False: there was nothing to be had. Raises `Paced`."""
+        done = False
+        try:
+            done = await self._work()
+        finally:
+            if not done:
+                await self._budget.refund()
+        return done
+
+    async def _work(self) -> bool:
         step = self._processing.step
         undecided: Undecided | None = None
 
@@ -136,8 +155,14 @@ class Unit:
         elif step == Step.RESOLVE:
             await self._resolve(chunk)
         else:
+            await self._charge(chunk.item_count)
             await self._apply(chunk, undecided or self._given_up(chunk.attempts))
         return True
+
+    async def _charge(self, items: int) -> None:
+        """Raises `Paced`: the limits leave no room for them now."""
+        if seconds := await self._budget.charge(items):
+            raise Paced(seconds)
 
     async def on_error(self) -> Advance:
         """Something went wrong that nobody foresaw: try again later, but not for ever."""
@@ -155,9 +180,16 @@ class Unit:
         return Advance.DONE
 
     async def say_full(self) -> None:
+        await self._say(FULL)
+
+    async def say_paced(self) -> None:
+        detail = f"Its items wait, because {self._budget.describe()}. The job continues by itself."
+        await self._say({"code": ErrorCode.RATE_LIMIT, "detail": detail})
+
+    async def _say(self, waiting: dict[str, str]) -> None:
         """Let the job say what it waits for, as far as there is room for that."""
         with suppress(asyncpg.PostgresError, *UNREACHABLE):
-            await rows.say_waiting(self._connection, *self._job, outcomes_wire.as_json(FULL))
+            await rows.say_waiting(self._connection, *self._job, outcomes_wire.as_json(waiting))
 
     def _given_up(self, attempts: int) -> Undecided | None:
         return LOCKED if attempts >= self._settings.import_attempts else None
@@ -257,6 +289,7 @@ class Unit:
             pieces += found
             lines += numbers
             spans.append((first, count))
+        await self._charge(len(pieces))
         items = Items(
             self._resource,
             pieces,

@@ -59,9 +59,9 @@ class PollingWorkerPool(ABC):
             for _ in range(self._count):
                 group.create_task(self._work())
 
-    def rest(self, job: Job) -> None:
-        """Other workers have claimed all there is of it."""
-        self._queue.rest(job, time.monotonic() + _REST)
+    def rest(self, job: Job, seconds: float = _REST) -> None:
+        """Other workers have claimed all there is of it, or it must wait."""
+        self._queue.rest(job, time.monotonic() + seconds)
 
     def forget(self, job: Job) -> None:
         """It has no more work, for now at least."""

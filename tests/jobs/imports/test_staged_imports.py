@@ -33,6 +33,30 @@ async def test_a_staged_file_reaches_contacts_and_crm(world: World) -> None:
     assert len(await outcomes(desk_of(world), job_id)) == 230
 
 
+async def test_a_staged_file_is_paced_by_the_limit_of_its_key(world: World) -> None:
+    """As fast as the limit allows, chunk by chunk; the job says what it waits for, and other tenants go on."""
+    settings = msgspec.structs.replace(world.settings, limit_tenant_items="100/5")
+    async with world.database.connection() as connection:
+        other = await service.ensure_tenant(connection, "small")
+    job_id = await stage(desk_of(world), people(300), chunk=50)
+    began = asyncio.get_running_loop().time()
+    waiting = None
+    async with working(settings):
+        async with asyncio.timeout(60):
+            while waiting is None:
+                await asyncio.sleep(0.02)
+                ((waiting,),) = [row.values() for row in await world.rows("SELECT waiting FROM jobs")]
+        assert "100 items in 5 s for this tenant" in waiting
+        theirs = await stage(desk_of(world, other), people(50))
+        async with asyncio.timeout(60):
+            while await world.rows("SELECT FROM jobs WHERE job_id = $1 AND applied_at IS NULL", theirs):
+                await asyncio.sleep(0.02)
+        assert await world.rows("SELECT FROM jobs WHERE job_id = $1 AND applied_at IS NULL", job_id)
+        assert await world.finished(job_id) == "completed"
+    # 100 at once, the last chunk goes into debt: 150 of 20 a second are waited for.
+    assert asyncio.get_running_loop().time() - began >= 7.0
+
+
 async def test_an_announcement_is_heard_at_once(world: World) -> None:
     """No need to wait for the next look around."""
     settings = msgspec.structs.replace(world.settings, sweep_interval=300.0)
