@@ -18,6 +18,7 @@ import msgspec
 
 from app.cli.client.clock import Deadline
 from app.cli.client.errors import BrokenDownload, ClientError, NotFoundError, RefusedError, TimedOutError, UsageError
+from app.cli.client.rate_limits import RateLimits
 from app.cli.client.wire import read, read_problem
 
 T = TypeVar("T")
@@ -114,6 +115,7 @@ class ApiClient:
         self.first_contact = first_contact
         self._least = LEAST_TIMEOUT if least is None else least
         self.notify = notify
+        self.limits = RateLimits()
         self._key = check_key(key)
         self._rng = rng or random.Random()  # noqa: S311 -- jitter, not a secret
 
@@ -174,6 +176,7 @@ class ApiClient:
         """
         began, tries = self.clock.now(), 0
         while True:
+            await self.await_tokens("requests")
             answer, retry_after = None, None
             total = min(TOTAL_TIMEOUT, max(self._least, self.deadline.left()))
             timeout = aiohttp.ClientTimeout(total, min(CONNECT_TIMEOUT, self.first_contact or CONNECT_TIMEOUT))
@@ -181,7 +184,7 @@ class ApiClient:
                 async with self._request(
                     method, path, timeout, params=params, headers=headers or {}, data=body
                 ) as response:
-                    answer = Response(response.status, response.headers, await response.read())
+                    answer = await self._read(response)
             except (aiohttp.ClientError, OSError) as error:
                 trouble = self._explain(error, total)
             if answer is not None:
@@ -213,6 +216,23 @@ class ApiClient:
             raise TimedOutError(f"{trouble}; timed out", retry_after=retry_after)
         self.notify(f"{trouble}; trying again in {wait:.1f} s")
         await self.clock.sleep(wait)
+
+    async def await_tokens(self, what: str) -> None:
+        """Wait while the service has said that no request, or item, is left to this key.
+
+        Raises:
+            TimedOutError: there is none in time.
+        """
+        wait = self.limits.wait(what, 1, self.clock.now())
+        if wait > self.deadline.left():
+            raise TimedOutError(f"the rate limit of {what} allows the next one in {wait:.0f} s", retry_after=wait)
+        if wait > 0:
+            self.notify(f"the rate limit of {what} is used up; going on in {wait:.1f} s")
+            await self.clock.sleep(wait)
+
+    async def _read(self, response: aiohttp.ClientResponse) -> Response:
+        self.limits.note(response.headers, self.clock.now())
+        return Response(response.status, response.headers, await response.read())
 
     def back_off(self, tries: int) -> float:
         """Full jitter: seconds, random between nothing and a bound that doubles with every try."""
@@ -277,7 +297,7 @@ class ApiClient:
                     data=feed(),
                 ) as response,
             ):
-                answer = Response(response.status, response.headers, await response.read())
+                answer = await self._read(response)
                 response.close()
                 return answer, ""
         except (aiohttp.ClientError, OSError) as error:
@@ -306,7 +326,7 @@ class ApiClient:
         try:
             async with self._request("GET", path, timeout, params=params, headers=headers) as response:
                 if response.status != 200:
-                    answer = Response(response.status, response.headers, await response.read())
+                    answer = await self._read(response)
                     if answer.is_final:
                         raise refuse(answer, self.url)
                     raise BrokenDownload(f"the server answered {answer.status}", retry_after=answer.retry_after)

@@ -160,6 +160,9 @@ class _Push:
 
     async def _wait(self, round_number: int, waiting: FailedItems) -> None:
         wait = waiting.retry_after
+        if waiting.clusters.keys() <= {ErrorCode.RATE_LIMIT} and self.api.limits.knows("items"):
+            # What fits at once is sent as soon as it fits, and the rest gets its times anew.
+            wait = min(wait, self.api.limits.wait("items", len(waiting.rows), self.api.clock.now()))
         if wait < 1.0:
             wait = max(wait, self.api.back_off(round_number))
         if wait > self.api.deadline.left():
@@ -224,6 +227,9 @@ class _Push:
         if is_worth_compressing(body):
             headers["Content-Encoding"] = "zstd"
             pieces = compress(body.pieces())
+        await self.api.await_tokens("requests")
+        if body.size <= _AT_ONCE:
+            await self.api.await_tokens("items")
         self.outcomes.requests += 1
         return await self.api.upload(
             f"/v1/{self.options.type}:bulk", params=params, headers=headers, pieces=pieces, moved=moved
