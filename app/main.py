@@ -26,6 +26,7 @@ from app.http.body.limits import Intake
 from app.http.body.reader import Drains
 from app.http.cors import Cors
 from app.http.dependencies import STATE_KEY, Resources
+from app.http.rate_limits import AddressLimits, RequestLimits
 from app.http.reads import Reads
 from app.http.refusal_limiter import Refusals
 from app.imports.reception import Importer
@@ -42,6 +43,8 @@ from app.kit.postgres.replica import Replica
 from app.kit.redis import make_pool
 from app.kit.snapshots import Snapshots
 from app.kit.worker_registry import WorkerWatch
+from app.limits.limiter import Limiter
+from app.limits.processes import count_processes
 from app.monitoring import counters
 from app.monitoring.engines import Engines
 from app.monitoring.metrics_api import StatsCache
@@ -71,6 +74,8 @@ def create_app(settings: Settings) -> Litestar:
     engines = Engines(database, RoomProbe(database), redis, _key_id(settings))
     counters.start()
     intake = Intake(settings)
+    limiter = Limiter(redis, processes=settings_module.processes())
+    request_limits = RequestLimits(settings, limiter)
     long_poll = LongPoll(views, watcher, intake, principals)
     catalog = Catalog()
     resources = Resources(
@@ -89,7 +94,7 @@ def create_app(settings: Settings) -> Litestar:
         intake,
         JobOwners(database),
         long_poll,
-        Importer(settings, database, intake, notifier, long_poll, catalog),
+        Importer(settings, database, intake, notifier, long_poll, catalog, request_limits),
         catalog,
         Exports(database),
         Destinations(database, workers, notifier),
@@ -98,6 +103,8 @@ def create_app(settings: Settings) -> Litestar:
         Cors(settings.cors_origins),
         Drains(),
         Refusals(),
+        request_limits,
+        AddressLimits(settings, limiter),
     )
 
     @asynccontextmanager
@@ -108,11 +115,14 @@ def create_app(settings: Settings) -> Litestar:
         snapshots.open()
         last_used.start()
         sampling = asyncio.create_task(sample(database))
+        counting = asyncio.create_task(count_processes(limiter))
         try:
             with _hear_shutdown(watcher.release):
                 yield
         finally:
             sampling.cancel()
+            counting.cancel()
+            limiter.close()
             await watcher.close()
             await views.close()
             await workers.close()

@@ -16,6 +16,7 @@ from app.http.body.reader import Drains, Inbox
 from app.http.cors import Cors
 from app.http.dependencies import STATE_KEY, Resources
 from app.http.operation import route_action, unroute_action
+from app.http.rate_limits import AddressLimits, limit_fields
 from app.http.refusal_limiter import Refusals
 from app.http.security_headers import shield
 
@@ -57,6 +58,7 @@ class Api(Litestar):
             if message["type"] == "http.response.start":
                 noted.status = message["status"]
                 if noted.status in _PACED:
+                    await resources[AddressLimits].charge(scope, noted.status)
                     await refusals.wait()
                 fields = message["headers"]
                 if inbox.open and noted.status in _CLOSING:
@@ -67,7 +69,8 @@ class Api(Litestar):
                     fields = [(k, allow if k == b"allow" else v) for k, v in fields]
                     fields += cors.preflight_fields(scope, allow)
                 noted.replayed = any(name == b"idempotency-replayed" for name, _ in fields)
-                fields = [*fields, *shared, (b"x-request-id", noted.request_id.encode())]
+                fields = [*fields, *shared, *limit_fields(noted.limits)]
+                fields.append((b"x-request-id", noted.request_id.encode()))
                 message["headers"] = shield(fields, scope["scheme"])
             elif method == "HEAD":
                 message = {**message, "body": b""}
@@ -105,16 +108,22 @@ class Api(Litestar):
         return None
 
     @staticmethod
-    def _refuse(scope: Any, resources: Resources, method: str) -> Unauthorized | None:
-        """What is wrong with a key at first sight. Nothing else is done for such a request, so that any number of them
-        costs others little; whether a key that looks well is good, and may do this, its route finds out."""
+    def _refuse(scope: Any, resources: Resources, method: str) -> TrancheError | None:
+        """What is wrong with a key at first sight, or with the address that it comes from. Nothing else is done for
+        such a request, so that any number of them costs others little; whether a key that looks well is good, and may
+        do this, its route finds out."""
         if not scope["path"].startswith(_GUARDED) or method == "OPTIONS":
             return None
         sent = [value for name, value in scope["headers"] if name == b"authorization"]
+        scheme, _, secret = (sent[0] if sent else b"").decode("latin-1").strip().partition(" ")
+        first_sight, addresses = resources[FirstSight], resources[AddressLimits]
+        if addresses.blocked and not (len(sent) == 1 and first_sight.knows(secret.strip())):
+            refusal = addresses.refusal(scope, request_context.exchange_of(scope))
+            if refusal is not None:
+                return refusal
         if not sent:
             return None if b"token=" in scope["query_string"] else Unauthorized()
-        scheme, _, secret = sent[0].decode("latin-1").strip().partition(" ")
-        if len(sent) > 1 or (scheme.lower() == "bearer" and resources[FirstSight].may_be_good(secret.strip())):
+        if len(sent) > 1 or (scheme.lower() == "bearer" and first_sight.may_be_good(secret.strip())):
             return None
         request_context.exchange_of(scope).presented = True
         return Unauthorized("" if scheme.lower() != "bearer" else UNKNOWN_KEY)

@@ -122,6 +122,11 @@ class FirstSight:
 
     def may_be_good(self, secret: str) -> bool:
         """Whether this may be a key, or is a token of the operator."""
-        return self.principals.may_be_good(secret) or any(
-            token and hmac.compare_digest(secret.encode(), token.encode()) for token in self.tokens
-        )
+        return self.principals.may_be_good(secret) or self._is_token(secret)
+
+    def knows(self, secret: str) -> bool:
+        """Whether this is known as a good key, or is a token of the operator."""
+        return self.principals.knows(secret) or self._is_token(secret)
+
+    def _is_token(self, secret: str) -> bool:
+        return any(token and hmac.compare_digest(secret.encode(), token.encode()) for token in self.tokens)

@@ -58,6 +58,10 @@ class Principals:
         """Whether asking the database is worth while: it has the shape of a key, and was not refused a moment ago."""
         return tokens.parse(secret) is not None and _digest(secret) not in self._refused
 
+    def knows(self, secret: str) -> bool:
+        """Whether this was a good key when it was last looked at."""
+        return _digest(secret) in self._known
+
     async def find(self, secret: str, *, recent: bool) -> Principal | None:
         """Who holds this key; `None`: nobody. `recent`: an answer of the last second is good enough."""
         token = tokens.parse(secret)

@@ -52,6 +52,8 @@ class SecretRow(msgspec.Struct, frozen=True):
     expired: bool
     disabled: bool
     """Its tenant is."""
+    limits: Json[Limits]
+    tenant_limits: Json[Limits]
 
 
 class LockedKey(msgspec.Struct, frozen=True):

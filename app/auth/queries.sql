@@ -49,7 +49,8 @@ VALUES ($1, $2, $3, $4, $5, $6, jsonb_strip_nulls($7::text::jsonb));
 -- A rotated key has two secrets for a while.
 SELECT
     k.secret_hash, CASE WHEN k.previous_until > now() THEN k.previous_hash END AS previous_hash, k.scopes,
-    k.expires_at, coalesce(k.expires_at <= now(), false) AS expired, t.disabled_at IS NOT NULL AS disabled
+    k.expires_at, coalesce(k.expires_at <= now(), false) AS expired, t.disabled_at IS NOT NULL AS disabled,
+    k.limits, t.limits AS tenant_limits
 FROM api_keys k
 JOIN tenants t ON t.tenant_id = k.tenant_id
 WHERE k.tenant_id = $1 AND k.key_id = $2 AND k.revoked_at IS NULL;

@@ -325,7 +325,7 @@ async def find_principal(
         )
     if row.disabled:
         raise TenantDisabled()
-    return Principal(tenant_id, key_id, frozenset(row.scopes), row.expires_at)
+    return Principal(tenant_id, key_id, frozenset(row.scopes), row.expires_at, row.limits, row.tenant_limits)
 
 
 async def note_uses(connection: Connection, uses: dict[tuple[int, str], datetime]) -> None:

@@ -37,6 +37,7 @@ from app.http.headers import JSON, KEY_SCHEMA, Fields, choose_type, read_key
 from app.http.idempotency.requests import KeyedRequest, StoredAnswer, fingerprint, run_once
 from app.http.principal import Principal
 from app.http.query_strings import compile_query
+from app.http.rate_limits import RequestLimits
 from app.http.reads import Fallback as Fallback
 from app.http.reads import Read, Reads
 from app.http.reply import Reply as Reply
@@ -64,8 +65,13 @@ class Access(ABC):
     """A sentence about it, for the description."""
     security: Sequence[Mapping[str, Sequence[str]]] | None = None
     """OpenAPI's security requirements; None: an API key, as everywhere."""
-    errors: tuple[int, ...] = (401, 403, 503)
+    errors: tuple[int, ...] = (401, 403, 429, 503)
     """Statuses of those who may not."""
+
+    @property
+    def limited(self) -> bool:
+        """Whether a request costs its key one of its rate limit."""
+        return 429 in self.errors
 
     @abstractmethod
     async def admit(self, call: Call) -> Principal | None:
@@ -232,7 +238,7 @@ def operation(
         body = hints.get("body")
         read_query = None if any_query else compile_query(hints.get("query", _NoParameters))
 
-        gather = _make_gather(binds, offers, read_query, wants_query="query" in hints, body=body)
+        gather = _make_gather(binds, offers, read_query, wants_query="query" in hints, body=body, access=access)
         execute = _make_execute(function, shown, wants_connection="connection" in hints)
         name = re.sub(r"_(\w)", lambda found: found[1].upper(), function.__name__)
         read = (
@@ -312,10 +318,14 @@ def _make_gather(
     *,
     wants_query: bool,
     body: Any,
+    access: Access,
 ) -> Callable[[Call], Awaitable[dict[str, Any]]]:
-    """What makes the arguments of a handler, all but the connection."""
+    """What charges a request to its rate limits, and makes the arguments of a handler, all but the connection."""
 
     async def gather(call: Call) -> dict[str, Any]:
+        # What is read a second time, because a connection was lost, is still one request.
+        if call.principal is not None and access.limited and not call.exchange.limits:
+            await call.resources[RequestLimits].admit(call.exchange, call.principal)
         if offers:
             call.media_type = choose_type(call.fields, offers)
         arguments: dict[str, Any] = {}

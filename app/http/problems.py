@@ -11,7 +11,16 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from app import errors as domain_errors
-from app.errors import ClientGone, DatabaseUnavailable, MalformedRequest, NotFound, Overloaded, TooLarge, TrancheError
+from app.errors import (
+    ClientGone,
+    DatabaseUnavailable,
+    MalformedRequest,
+    NotFound,
+    Overloaded,
+    RateLimited,
+    TooLarge,
+    TrancheError,
+)
 from app.http import errors
 from app.http.request_context import exchange_of
 
@@ -58,6 +67,7 @@ KINDS: Final = {
     "IDEMPOTENCY_KEY_REUSED": Kind(422, "The key was used with another request"),
     "IDEMPOTENCY_KEY_EXPIRED": Kind(422, "The answer of this key is no longer kept"),
     "QUOTA_EXCEEDED": Kind(429, "A limit of this tenant or key is reached"),
+    "RATE_LIMIT": Kind(429, "A rate limit is used up"),
     "INTERNAL": Kind(500, "Internal error"),
     "OVERLOADED": Kind(503, "The service is overloaded"),
     "NO_WORKER": Kind(503, "No worker runs"),
@@ -76,6 +86,11 @@ MEANINGS: Final = {
 """By code: what it means, and what to do."""
 
 PAGE: Final = "/docs/problems"
+SHARED_TYPES: Final = {
+    429: "https://iana.org/assignments/http-problem-types#quota-exceeded",
+    503: "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+}
+"""By status, of draft-ietf-httpapi-ratelimit-headers-11."""
 _TYPE: Final = msgspec.Meta(examples=[f"{PAGE}#idempotency-key-reused"], extra_json_schema={"format": "uri-reference"})
 _CODE: Final = msgspec.Meta(extra_json_schema={"enum": sorted(KINDS)})
 
@@ -89,6 +104,8 @@ class Problem(msgspec.Struct, omit_defaults=True):
     detail: str
     code: Annotated[str, _CODE]
     request_id: str
+    violated_policies: list[str] = msgspec.field(default_factory=list, name="violated-policies")
+    """Names of the policies of `RateLimit-Policy` that are used up."""
 
 
 def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -109,7 +126,8 @@ def render(error: TrancheError, request_id: str, *, authenticated: bool) -> tupl
     """Status, headers and body; `authenticated`: the request came with some key, good or bad."""
     code = error.code if error.code in KINDS else TrancheError.code
     kind = KINDS[code]
-    body = msgspec.json.encode(describe(code, error.detail, request_id))
+    violated = error.violated if isinstance(error, RateLimited) else []
+    body = msgspec.json.encode(describe(code, error.detail, request_id, violated))
     headers = dict(error.headers) if isinstance(error, errors.ProtocolError) else {}
     if kind.status == 503 or error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or 1.0)))
@@ -125,15 +143,16 @@ def anchor(code: str) -> str:
     return code.lower().replace("_", "-")
 
 
-def describe(code: str, detail: str, request_id: str) -> Problem:
+def describe(code: str, detail: str, request_id: str, violated: list[str] | None = None) -> Problem:
     kind = KINDS[code]
     return Problem(
-        type=f"{PAGE}#{anchor(code)}",
+        type=SHARED_TYPES.get(kind.status) or f"{PAGE}#{anchor(code)}",
         title=kind.title,
         status=kind.status,
         detail=detail,
         code=code,
         request_id=request_id,
+        violated_policies=violated or [],
     )
 
 

@@ -8,6 +8,8 @@ from urllib.parse import quote
 import msgspec
 from uuid_utils.compat import uuid7
 
+from app.limits.limiter import Decision
+
 _KEY: Final = "tranche.exchange"
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
 
@@ -37,6 +39,8 @@ class Exchange(msgspec.Struct):
     """The kind of what was read."""
     source: str | None = None
     """Where it came from, see `app.http.reads`."""
+    limits: list[Decision] = []
+    """What rate limits left to the request."""
 
 
 def begin(scope: Any, started: float) -> Exchange:

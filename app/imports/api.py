@@ -202,7 +202,9 @@ async def import_records(
         options=options,
         form=_read_form(query, fields, resource),
     )
-    asked = ReceivedImport(upload=upload, fields=fields, preferences=preferences, exchange=exchange)
+    asked = ReceivedImport(
+        upload=upload, fields=fields, preferences=preferences, exchange=exchange, principal=principal
+    )
     return await importer.take(request.receive, asked)
 
 

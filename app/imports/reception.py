@@ -12,12 +12,13 @@ from litestar.response.base import ASGIResponse
 from uuid_utils.compat import uuid7
 
 from app.auth.authorization import Scopes
-from app.errors import Unauthorized
+from app.errors import RateLimited, Unauthorized
 from app.http.body.limits import Intake, Place
 from app.http.body.reader import Limits, open_body
 from app.http.headers import Fields, Preferences
 from app.http.operation import respond
 from app.http.principal import Principal
+from app.http.rate_limits import RequestLimits
 from app.http.request_context import Exchange
 from app.imports import queries
 from app.imports import service as import_service
@@ -59,6 +60,7 @@ class ReceivedImport(msgspec.Struct, frozen=True, kw_only=True):
     fields: Fields
     preferences: Preferences
     exchange: Exchange
+    principal: Principal
 
     @property
     def echo(self) -> dict[str, str]:
@@ -75,6 +77,7 @@ class Importer(msgspec.Struct, frozen=True):
     notifier: Notifier
     long_poll: LongPoll
     catalog: Catalog
+    limits: RequestLimits
 
     async def take(self, receive: Any, asked: ReceivedImport) -> ASGIResponse:
         with self.intake.place(asked.upload.tenant_id, asked.upload.key_id) as place:
@@ -97,17 +100,26 @@ class Importer(msgspec.Struct, frozen=True):
 
     async def _decide(self, asked: ReceivedImport, body: bytes) -> Accepted207 | Replay | None:
         """None: it holds more items than are decided at once."""
-        # The turn comes before the work: what waits is bytes, and not the many times larger objects that are in them.
-        async with self.database.slot():
-            return await import_service.accept(
-                self.database,
-                asked.upload,
-                body,
-                self.settings,
-                catalog=self.catalog,
-                new_id=uuid7,
-                random=random.SystemRandom().random,
-            )
+        budget = self.limits.budget(asked.principal)
+        try:
+            # The turn comes before the work: what waits is bytes, not the many times larger objects that are in them.
+            async with self.database.slot():
+                return await import_service.accept(
+                    self.database,
+                    asked.upload,
+                    body,
+                    self.settings,
+                    catalog=self.catalog,
+                    new_id=uuid7,
+                    random=random.SystemRandom().random,
+                    budget=budget,
+                )
+        except RateLimited:
+            await self.limits.take_back(asked.exchange, asked.principal)
+            raise
+        finally:
+            if budget.decision is not None:
+                asked.exchange.limits.append(budget.decision)
 
     async def _answer_now(self, asked: ReceivedImport, decided: Accepted207 | Replay) -> ASGIResponse:
         wait = asked.preferences.wait

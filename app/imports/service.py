@@ -4,7 +4,7 @@ The phases, each with its exits:
 
 1. cut       bytes → pieces, in steps between which others have their turn · more items than are answered at once →
              None: they are staged (`app.imports.upload`) · not a batch at all → as 2 says of the key, else
-             `MalformedRequest`
+             `MalformedRequest` · no token for any item → as 2 says of the key, else `RateLimited`
 2. claim     the key is new → go on · answered → the same answer · running → `KeyBusy` · other body →
              `KeyReused` · too old → `KeyExpired` · the type was declared anew since it was seen here → 1 again
 3. write     pieces → items, each accepted or rejected; upsert and history · too much to explain → they are read without
@@ -19,7 +19,7 @@ import asyncio
 import hashlib
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import asyncpg
@@ -28,7 +28,16 @@ import structlog
 from msgspec.structs import replace
 
 from app.destinations.kinds import reach_of
-from app.errors import InvalidHeader, KeyBusy, KeyExpired, KeyReused, MalformedRequest, Overloaded
+from app.errors import (
+    InvalidHeader,
+    KeyBusy,
+    KeyExpired,
+    KeyReused,
+    MalformedRequest,
+    Overloaded,
+    RateLimited,
+    TooLarge,
+)
 from app.files.csv_columns import HeaderError
 from app.files.csv_mapping import names_of
 from app.files.json_document import MalformedBody
@@ -39,14 +48,15 @@ from app.imports.outbox import book
 from app.kit.compression import pack, unpack
 from app.kit.postgres.database import Connection, Database
 from app.kit.postgres.transactions import COLLIDED, HELD, retried
+from app.limits.limiter import Budget
 from app.resource_types.catalog import Catalog
 from app.resources.declaration import Resource
-from app.resources.decoding import Effort, Laborious
+from app.resources.decoding import Effort, Laborious, Piece, read_ids
 from app.sagas.consistency import promise
 from app.settings import Settings
 from app.vocabulary import outcomes_wire
-from app.vocabulary.outcomes_wire import JobOptions
-from app.vocabulary.states import Consistency, EffectState
+from app.vocabulary.outcomes_wire import ItemOutcome, JobOptions
+from app.vocabulary.states import Consistency, EffectState, ErrorCode
 
 log = structlog.get_logger()
 
@@ -142,14 +152,18 @@ async def accept(
     catalog: Catalog,
     new_id: Callable[[], uuid.UUID],
     random: Callable[[], float],
+    budget: Budget | None = None,
 ) -> Accepted207 | Replay | None:
     """Take a batch: one transaction, tried again when PostgreSQL chose it as a deadlock's victim.
 
-    None: it holds more than `max_sync_items`, so it is to be staged; nothing happened.
+    None: it holds more than `max_sync_items`, so it is to be staged; nothing happened. Items that `budget` has no
+    tokens for are `retry`; without one, nothing is limited.
 
     Raises:
         KeyBusy, KeyReused, KeyExpired: see the phases above.
         MalformedRequest, InvalidHeader: the body cannot be cut into items.
+        RateLimited: there is no token for any item, or with `atomic` not for all; nothing happened.
+        TooLarge: there never are for so many at once.
         DatabaseUnavailable, Overloaded: nothing happened.
     """
     mark = fingerprint(body, request.options, request.form)
@@ -159,19 +173,75 @@ async def accept(
                 contents = await _cut(body, request, settings.max_sync_items)
             except (MalformedRequest, InvalidHeader):
                 # A key that is in use says so, whatever is wrong with this body.
-                async with database.connection() as connection, connection.transaction():
-                    claim = await claim_key(connection, request)
-                    if replay := answered(claim, mark):
-                        return replay
-                    check_type(claim, request)
+                if replay := await _look_up(database, request, mark):
+                    return replay
                 raise
             if contents is None:
                 return None
+            try:
+                later = await _admit(contents.pieces, request.options, budget)
+            except (RateLimited, TooLarge):
+                if replay := await _look_up(database, request, mark):
+                    return replay
+                raise
             effort = Effort(_MOST_EFFORT)
-            acceptance = _Acceptance(database, request, len(body), contents, mark, settings, new_id, random, effort)
-            return await acceptance.run()
+            acceptance = _Acceptance(
+                database, request, len(body), contents, mark, settings, new_id, random, effort, later
+            )
+            return await _within(budget, acceptance.run())
         except Outdated:
             request = await renew_type(database, catalog, request)
+
+
+async def _look_up(database: Database, request: ImportRequest, mark: bytes) -> Replay | None:
+    """The answer that is stored under the key. Raises as phase 2."""
+    async with database.connection() as connection, connection.transaction():
+        claim = await claim_key(connection, request)
+        if replay := answered(claim, mark):
+            return replay
+        check_type(claim, request)
+    return None
+
+
+async def _admit(pieces: Sequence[Piece], options: Options, budget: Budget | None) -> dict[int, ItemOutcome]:
+    """Take tokens for the items, in their order; returns the outcomes of those that there are none for.
+
+    Items of one id stay together, so that what they mean together does not depend on where the tokens end.
+
+    Raises:
+        RateLimited, TooLarge: see `accept`.
+    """
+    total = len(pieces)
+    if budget is None or (taken := await budget.take(total, whole=options.atomic)) == total:
+        return {}
+    if not taken:
+        raise budget.refusal(total, whole=options.atomic)
+    ids = read_ids(pieces)
+    seconds = {index: budget.seconds(index - taken + 1) for index in range(taken, total)}
+    last = {ids[index]: seconds[index] for index in seconds if ids[index] is not None}
+    moved = {index: last[ids[index]] for index in range(taken) if ids[index] in last}
+    if len(moved) == taken:
+        moved = {}  # else a bucket that is smaller than such a group would never let it through
+    await budget.refund(len(moved))
+    code, detail = ErrorCode.RATE_LIMIT, budget.describe()
+    return {
+        index: outcomes_wire.retry(index, ids[index], code, last.get(ids[index], at), detail)
+        for index, at in (moved | seconds).items()
+    }
+
+
+async def _within(budget: Budget | None, work: Awaitable[Accepted207 | Replay]) -> Accepted207 | Replay:
+    """The work's result; where nothing was done, what was taken for it is given back."""
+    if budget is None:
+        return await work
+    try:
+        done = await work
+    except Exception:
+        await budget.refund()
+        raise
+    if isinstance(done, Replay):
+        await budget.refund()
+    return done
 
 
 class _Acceptance(msgspec.Struct, frozen=True):
@@ -186,6 +256,8 @@ class _Acceptance(msgspec.Struct, frozen=True):
     new_id: Callable[[], uuid.UUID]
     random: Callable[[], float]
     effort: Effort
+    later: Mapping[int, ItemOutcome]
+    """Outcomes of items that there are no tokens for."""
 
     async def run(self) -> Accepted207 | Replay:
         while True:
@@ -228,6 +300,7 @@ class _Acceptance(msgspec.Struct, frozen=True):
             max_item_bytes=self.settings.max_item_bytes,
             effort=self.effort,
             lines=self.contents.lines,
+            later=self.later,
         )
 
     async def _take(self, connection: Connection, claim: queries.KeyClaim, undecided: Undecided | None) -> Accepted207:

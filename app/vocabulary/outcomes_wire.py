@@ -106,7 +106,7 @@ def failed(index: int, record_id: str | None, errors: list[FieldError]) -> ItemO
     )
 
 
-def retry(index: int, record_id: str, code: ErrorCode, seconds: int, detail: str) -> ItemOutcome:
+def retry(index: int, record_id: str | None, code: ErrorCode, seconds: int, detail: str) -> ItemOutcome:
     """An item that nothing was decided about; `seconds` is at least 1."""
     return ItemOutcome(
         index,

@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.cli.local.stack import Stack
+from app.cli.local.stack import TENANT, Stack
 from app.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -152,3 +152,36 @@ async def test_killed_in_the_middle_it_resumes_and_doubles_nothing(house: House)
     assert told["results"]["created"] == 6_000, "anything sent twice would be unchanged"
     assert await house.count_jobs() == 1
     assert len(await house.effects()) == 6_000
+
+
+async def test_what_does_not_fit_the_limit_is_delivered_in_the_time_that_was_said(house: House) -> None:
+    """A batch meets a bucket of which part is left: some are ok, one fails, the rest arrives by itself."""
+    data = ("--data-dir", str(house.folder / "data"))
+    code, key, err = await house.run("keys", "create", "--tenant", TENANT, "--limit", "items=20/10", *data)
+    assert code == 0, err
+    house.environ["TRANCHE_API_KEY"] = key.strip()
+    items = [{"id": f"f{n}", "email": f"f{n}@example.com"} for n in range(35)]
+    items[12]["email"] = "nobody"
+    answers = []
+    for part, name in ((items[:10], "first"), (items[10:], "founding")):
+        headers = {"Authorization": f"Bearer {key.strip()}", "Idempotency-Key": name}
+        async with house.session.post(
+            f"{house.stack.url}/v1/contacts:bulk", json={"items": part}, headers=headers
+        ) as answer:
+            assert answer.status == 207
+            assert answer.headers["RateLimit-Policy"].endswith('"items";q=20;w=10')
+            answers.append((await answer.json())["items"])
+    statuses = [item["status"] for item in answers[1]]
+    assert statuses[:10] == ["ok", "ok", "failed", *["ok"] * 7]
+    assert statuses[-1] == "retry"
+    assert answers[1][-1]["error_code"] == "RATE_LIMIT"
+    assert answers[1][-1]["retry_after_seconds"] > 1
+    rows = people(30)
+    rows[2][1] = "nobody"
+    house.write("limited.csv", rows)
+    began = asyncio.get_running_loop().time()
+    code, told = await house.push("limited.csv")
+    took = asyncio.get_running_loop().time() - began
+    assert (code, told["succeeded"], told["failed"]) == (1, 29, 1)
+    # The bucket is all but empty when it begins, and 2 rows fit a second.
+    assert 8 <= took <= 50

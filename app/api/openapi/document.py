@@ -150,7 +150,8 @@ def _describe_body(one: Operation, settings: Settings) -> dict[str, Any]:
 
 
 def _describe_answers(one: Operation) -> dict[str, Any]:
-    described = {str(answer.status): _describe_answer(one.id, answer) for answer in one.answers}
+    limited = parts.LIMITED if one.access.limited else ()
+    described = {str(answer.status): _describe_answer(one.id, answer, limited) for answer in one.answers}
     return described | {
         str(status): {"$ref": f"#/components/responses/Problem{status}"}
         for status in one.errors
@@ -158,8 +159,13 @@ def _describe_answers(one: Operation) -> dict[str, Any]:
     }
 
 
-def _describe_answer(operation_id: str, answer: Answer) -> dict[str, Any]:
-    names = [*answer.headers, *(["CacheControl"] if answer.cache else []), *(["Link"] if answer.paged else [])]
+def _describe_answer(operation_id: str, answer: Answer, limited: Iterable[str]) -> dict[str, Any]:
+    names = [
+        *answer.headers,
+        *limited,
+        *(["CacheControl"] if answer.cache else []),
+        *(["Link"] if answer.paged else []),
+    ]
     schemas: dict[str, Any] = {JSON: _schema_ref(answer.type)} if answer.type else {}
     content = {
         media: _content(operation_id, str(answer.status), media, schema)

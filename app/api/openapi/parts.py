@@ -46,6 +46,10 @@ class Parts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 PARTS: Final = msgspec.yaml.decode(files(__package__).joinpath("parts.yaml").read_bytes(), type=Parts)
 
 
+LIMITED: Final = ("RateLimitPolicy", "RateLimit", "RateLimitLimit", "RateLimitRemaining", "RateLimitReset")
+"""Components of header fields of every answer that a rate limit may apply to."""
+
+
 def make_headers() -> dict[str, Any]:
     return {
         name: {"description": one.description, "schema": one.schema} | ({"required": True} if one.required else {})
@@ -70,7 +74,7 @@ def _describe_problem(status: int, text: ProblemText) -> dict[str, Any]:
     }
     return {
         "description": text.description,
-        "headers": refer_to_headers(*text.headers),
+        "headers": refer_to_headers(*text.headers, *LIMITED),
         "content": {problems.MEDIA_TYPE: {"schema": ref("Problem"), "examples": examples}},
     }
 

@@ -19,7 +19,7 @@ from granian.constants import HTTPModes, Interfaces, Loops, SSLProtocols
 
 from app.embedded.launch import PR_SET_PDEATHSIG, prctl
 from app.errors import Conflict, SettingsError
-from app.settings import Settings
+from app.settings import PROCESSES, Settings
 
 log = structlog.get_logger()
 
@@ -109,7 +109,7 @@ def serve_http(
     if tls is not None:
         check_tls(tls)
     claim_port(host, port, "--port")
-    os.environ[_PARENT] = str(os.getpid())
+    os.environ |= {_PARENT: str(os.getpid()), PROCESSES: str(workers)}
     _allow_connections()
     server = Granian(
         "app.cli.local.server:application",

@@ -1,6 +1,7 @@
 """The items of one batch on their way from bytes to outcomes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -50,12 +51,13 @@ class Items:
         max_item_bytes: int,
         indexes: Sequence[int] | None = None,
         refused: Iterable[Rejected] = (),
+        later: Mapping[int, ItemOutcome] = MappingProxyType({}),
         effort: Effort | None = None,
         lines: Sequence[int] = (),
     ) -> None:
         """`indexes`: positions of the raw items in the request, if they are not all of it. `refused`: what is
-        known of some of them beforehand. `effort`: of an earlier reading of the same pieces. `lines`: where each piece
-        begins in a body that has lines."""
+        known of some of them beforehand. `later`: the outcomes of those that are not to be read now. `effort`: of an
+        earlier reading of the same pieces. `lines`: where each piece begins in a body that has lines."""
         self.type_id = resource.type_id
         self._reader = decoding.reader_of(resource)
         self.pieces = pieces
@@ -63,11 +65,12 @@ class Items:
         self._indexes: Sequence[int] = range(len(pieces)) if indexes is None else indexes
         self._lines = lines
         self._refused = list(refused)
+        self._later = later
         self._pieces: Sequence[bytes | msgspec.Raw] = []
         self._warnings: dict[int, list[ItemWarning]] = {}
         self._places: Sequence[int] = self._indexes
         """Position of each raw item that can be read."""
-        if self._refused or not _READABLE.issuperset(map(type, pieces)):
+        if self._refused or later or not _READABLE.issuperset(map(type, pieces)):
             self._sort_out()
         else:
             self._pieces = pieces  # type: ignore[assignment]  # all are of these types
@@ -82,9 +85,11 @@ class Items:
 
     def _sort_out(self) -> None:
         """Set the pieces that can be read apart from those that are refused already."""
-        left_out = {row.index for row in self._refused}
+        left_out = {*self._later, *(row.index for row in self._refused)}
         readable: list[bytes | msgspec.Raw] = []
         for index, piece in zip(self._indexes, self.pieces, strict=True):
+            if index in self._later:
+                continue
             if isinstance(piece, UnreadablePiece):
                 self._refused.append(Rejected(index, piece.record_id, piece.errors))
                 left_out.add(index)
@@ -153,6 +158,7 @@ class Items:
     def decide(self, decided: dict[int, ItemOutcome], versions: Sequence[NewVersion] = ()) -> None:
         """Take the outcomes of the applied items, by index, and give the others what follows from them."""
         self.versions = list(versions)
+        decided.update(self._later)
         for row in (*self._batch.rejected, *self._refused):
             decided[row.index] = outcomes_wire.failed(row.index, row.record_id, row.errors)
         for index, leader in self._batch.followers.items():
