@@ -195,7 +195,7 @@ async def observe(tranche: Installation, engines: Engines | None = None) -> Run:
         ("CRM back", set(), 2, tranche.sandbox.recover),
     ]
     if engines is not None:
-        stale = {"TranchePostgresAway", "TrancheImportErrors", "TrancheFallbackReads"}
+        stale = {"TranchePostgresAway", "TrancheImportErrors", "TrancheReadsStale"}
         steps += [
             ("no Redis", {"TrancheRedisAway"}, 1, engines.valkey.kill),
             ("Redis back", set(), 2, engines.restart),

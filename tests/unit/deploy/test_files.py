@@ -96,6 +96,7 @@ def test_a_service_is_confined(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "privileged" not in service
+    assert "secrets" not in service, "Compose refuses those of the environment for a read-only service"
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
     if "build" not in service:
         assert re.search(r":v?\d", service["image"]), "the version is pinned"
@@ -130,7 +131,8 @@ def test_each_role_gets_the_settings_that_exist_and_only_its_own_secrets() -> No
     assert secrets["migrate"] == {"OWNER_PASSWORD"}
     assert secrets["worker"] == {"APP_PASSWORD", "TRANCHE_SECRET_KEY", "TRANCHE_METRICS_TOKEN"}
     assert secrets["api"] == secrets["worker"] | {"TRANCHE_OPERATOR_TOKEN"}
-    assert secrets["valkey"] == secrets["prometheus"] == set()
+    assert secrets["prometheus"] == {"TRANCHE_METRICS_TOKEN"}
+    assert secrets["valkey"] == set()
     assert set().union(*secrets.values()) == set(VARIABLES), "each variable of env.example is used"
 
 
