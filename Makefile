@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: install demo test lint bench bench-large bench-delivery chaos chaos-bugs openapi requirements clean
+.PHONY: install demo test lint fuzz bench bench-large bench-delivery chaos chaos-bugs openapi requirements clean
 
 install: $(RUN)
 
@@ -44,6 +44,12 @@ chaos: $(DEV)
 # Each bug of tests/chaos/planted.py must turn some round red.
 chaos-bugs: $(DEV)
 	$(BIN)/python -m tests.chaos bugs
+
+# A million mutated requests, some twenty minutes on two cores; what a failure names is repeated by:
+# python -m tests.fuzz --seed … --only …
+BODIES ?= 1000000
+fuzz: $(DEV)
+	$(BIN)/python -m tests.fuzz --bodies $(BODIES) --seed $(SEED)
 
 # Writes the served document to openapi/; commit the difference with the change that made it.
 openapi: $(DEV)

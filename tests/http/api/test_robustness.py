@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
+import re
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -22,8 +22,10 @@ from app.api.openapi.document import make_document
 from app.api.routes import OPERATIONS
 from app.settings import PREFIX, Settings
 from tests import stored
+from tests.fuzz.mutations import SLOTS, make_case
 from tests.http.conftest import Answer, Api, aiohttp_session, free_port, person
 from tests.http.records.test_contacts import add
+from tests.http.world import ABSENT
 
 HERE = Path(__file__).parents[1]
 
@@ -45,32 +47,28 @@ async def test_schemathesis_finds_nothing_undocumented(api: Api) -> None:
     assert told.encode() in output
 
 
-async def test_mutated_bodies_never_break_the_service(api: Api) -> None:
-    """Bytes flipped, cut, doubled and torn out of a sound body, the same ones each run."""
-    dice = random.Random(4)
-    sound = msgspec.json.encode(
-        {"items": [person(i, attributes={"a": {"b": [1, "\u00e9"]}}, phone="+49 1") for i in range(4)]}
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_mutated_bodies_never_break_the_service() -> None:
+    """`make fuzz` with few bodies: every operation that takes one, every way of writing and sending it."""
+    command = [sys.executable, "-m", "tests.fuzz", "--bodies", "20000", "--service", "0.2", "--processes", "2"]
+    environment = os.environ | {"PYTHONPATH": str(HERE.parents[1])}
+    process = await asyncio.create_subprocess_exec(
+        *command, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    splices = (b"\\u0000", b"\xff", b'"', b"[" * 2000, b'{"a":' * 1200, b"1" + b"0" * 400, b"\\ud800", b"}", b",,")
-    answers = set()
-    for _ in range(400):
-        body = bytearray(sound)
-        for _ in range(dice.randint(1, 4)):
-            at = dice.randrange(len(body))
-            match dice.randrange(4):
-                case 0:
-                    body[at] = dice.randrange(256)
-                case 1:
-                    del body[at : at + dice.randrange(20)]
-                case 2:
-                    body[at:at] = dice.choice(splices)
-                case _:
-                    body[at:at] = body[at : at + dice.randrange(60)]
-            body = body or bytearray(b"x")
-        answer = await api.push(bytes(body))
-        assert answer.status in (207, 400), (answer.status, bytes(body))
-        answers.add(answer.status)
-    assert answers == {207, 400}
+    output = (await process.communicate())[0].decode()
+    assert process.returncode == 0, output
+    assert "failures: 0" in output
+    assert {one.operation.id for one in SLOTS} <= set(output.split())
+    most = [int(peak) for peak in re.findall(r"\d+ → (\d+)", output)]
+    assert len(most) == 2
+    assert max(most) < 400, output
+
+
+def test_a_mutated_request_can_be_repeated() -> None:
+    made = [make_case(4, number, ABSENT, "key", "operator") for number in range(300)]
+    assert made == [make_case(4, number, ABSENT, "key", "operator") for number in range(300)]
+    assert len({case.body for case in made}) > 250
 
 
 async def test_odd_requests_on_the_wire_are_refused_politely(api: Api) -> None:

@@ -1,0 +1,1 @@
+"""Mutated requests by the million: `python -m tests.fuzz --help`."""
