@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: install demo test lint fuzz bench bench-large bench-delivery chaos chaos-bugs openapi requirements clean
+.PHONY: install demo test lint fuzz bench bench-large bench-delivery bench-overload chaos chaos-bugs openapi requirements clean
 
 install: $(RUN)
 
@@ -34,6 +34,10 @@ bench-large: $(DEV)
 bench-delivery: $(DEV)
 	$(BIN)/python -m tests.bench.delivery
 	$(BIN)/python -m tests.bench.delivery.undo
+
+# Some three minutes
+bench-overload: $(DEV)
+	$(BIN)/python -m tests.bench.overload
 
 # Seeded rounds of faults at every place (docs/chaos.md); a failed one is repeated by: make chaos SEED=… ROUNDS=1
 SEED ?= 1

@@ -81,6 +81,7 @@ def create_app(settings: Settings) -> Litestar:
     resources = Resources(
         settings,
         database,
+        connection_queue,
         notifier,
         watcher,
         workers,
@@ -114,7 +115,7 @@ def create_app(settings: Settings) -> Litestar:
             await replica.open()
         snapshots.open()
         last_used.start()
-        sampling = asyncio.create_task(sample(database))
+        sampling = asyncio.create_task(sample(database, connection_queue))
         counting = asyncio.create_task(count_processes(limiter))
         try:
             with _hear_shutdown(watcher.release):

@@ -50,11 +50,48 @@ class RequestServed(Event, frozen=True, kw_only=True):
 
     @property
     def level(self) -> int:
+        if self.code == "OVERLOADED":  # thousands of them: `imports_shed` says it once
+            return logging.DEBUG
         if self.status >= 500:
             return logging.WARNING
         # Probes, and polls that found nothing new, come by the thousand and tell nothing.
         quiet = self.status == 304 or self.route.startswith("/health")
         return logging.DEBUG if quiet else logging.INFO
+
+
+class RequestShed(Event, frozen=True, kw_only=True):
+    """An import was not served because the service is overloaded; the request itself is an event, too."""
+
+    name: ClassVar[str] = "request_shed"
+    logged: ClassVar[bool] = False
+
+    reason: str
+    """`arrival`: refused at once; `newest`: refused while it waited, as the last of the longest queue; `deadline`: its
+    time was over; `client_gone`: nobody waits for the answer any more."""
+    tenant_id: int
+
+
+class ImportsShed(Event, frozen=True, kw_only=True):
+    """Imports were not served since this was said last: once in ten seconds."""
+
+    name: ClassVar[str] = "imports_shed"
+
+    count: int
+    waiting: int
+    limit: int
+
+    @property
+    def level(self) -> int:
+        return logging.WARNING
+
+
+class QueueSampled(Event, frozen=True, kw_only=True):
+    """How a process accepts imports, twice a second."""
+
+    logged: ClassVar[bool] = False
+
+    limit: int
+    waiting: int
 
 
 class FallbackRead(Event, frozen=True, kw_only=True):
@@ -261,7 +298,7 @@ _log: Final = structlog.get_logger()
 
 
 def write_log(event: Event) -> None:
-    if not event.logged:
+    if not event.logged or not _log.is_enabled_for(event.level):
         return
     fields = {k: v for k, v in msgspec.structs.asdict(event).items() if v is not None}
     _log.log(event.level, event.name, **fields)

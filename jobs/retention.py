@@ -108,7 +108,10 @@ async def prune(
     limits = Limits.from_settings(settings)
     async with database.connection() as connection:
         await webhook_queries.close_strays(connection)
-        tenants = [SERVICE, *await auth_queries.all_tenants(connection)]  # the first has answers to the operator
+        tenants = [
+            SERVICE.tenant_id,
+            *await auth_queries.all_tenants(connection),
+        ]  # the first has answers to the operator
     found: list[Past] = []
     for start in range(0, len(tenants), _TENANTS):
         async with database.connection() as connection:

@@ -148,6 +148,7 @@ def quick(database_url: str, redis_url: str, **changes: object) -> Settings:
         log_level="warning",
         # A busy machine may be late with anything: who wants a 503 in its place asks for it.
         db_acquire_timeout=60.0,
+        import_deadline=300.0,
         db_connect_timeout=60.0,
         db_read_timeout=60.0,
         sweep_interval=0.3,

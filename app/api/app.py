@@ -19,6 +19,7 @@ from app.http.operation import route_action, unroute_action
 from app.http.rate_limits import AddressLimits, limit_fields
 from app.http.refusal_limiter import Refusals
 from app.http.security_headers import shield
+from app.kit.postgres.fair_connections import ConnectionQueue
 
 log = structlog.get_logger()
 
@@ -26,6 +27,7 @@ _UNKNOWN_ROUTE: Final = "(none)"
 _GUARDED: Final = ("/v1/", "/v1:")
 """Where everything needs a key, or a token in the query."""
 _KEY_REFUSALS: Final = {KeyBusy.code: "conflict", KeyReused.code: "mismatch", KeyExpired.code: "expired"}
+_IMPORT: Final = route_action("/v1/any:bulk").removesuffix("any")
 _PACED: Final = frozenset({401, 429})
 """Answers that a client may provoke without end, at no cost to itself."""
 _CLOSING: Final = frozenset({401, 403, 408, 413, 429, 503})
@@ -83,6 +85,7 @@ class Api(Litestar):
                     await super().__call__(scope, inbox, forward)
                 else:
                     noted.code = refusal.code
+                    await inbox.skim()
                     await _answer(refusal, noted, forward)
             except Exception as error:
                 log.error("request_failed", exc_info=error)
@@ -109,9 +112,9 @@ class Api(Litestar):
 
     @staticmethod
     def _refuse(scope: Any, resources: Resources, method: str) -> TrancheError | None:
-        """What is wrong with a key at first sight, or with the address that it comes from. Nothing else is done for
-        such a request, so that any number of them costs others little; whether a key that looks well is good, and may
-        do this, its route finds out."""
+        """What is wrong with a key at first sight, or with the address that it comes from, or an import for which there
+        is no time. Nothing else is done for such a request, so that any number of them costs others little; whether a
+        key that looks well is good, and may do this, its route finds out."""
         if not scope["path"].startswith(_GUARDED) or method == "OPTIONS":
             return None
         sent = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -123,8 +126,14 @@ class Api(Litestar):
                 return refusal
         if not sent:
             return None if b"token=" in scope["query_string"] else Unauthorized()
-        if len(sent) > 1 or (scheme.lower() == "bearer" and first_sight.may_be_good(secret.strip())):
+        if len(sent) > 1:
             return None
+        if scheme.lower() == "bearer":
+            if scope["path"].startswith(_IMPORT) and (actor := first_sight.recall(secret.strip())):
+                sizes = [value for name, value in scope["headers"] if name == b"content-length" and value.isdigit()]
+                return resources[ConnectionQueue].refuse(actor, int(sizes[0][:9]) if sizes else 0)
+            if first_sight.may_be_good(secret.strip()):
+                return None
         request_context.exchange_of(scope).presented = True
         return Unauthorized("" if scheme.lower() != "bearer" else UNKNOWN_KEY)
 

@@ -10,7 +10,7 @@ from app.errors import Forbidden, Unauthorized
 from app.http.headers import Fields
 from app.http.operation import Access, Call
 from app.http.principal import Principal
-from app.kit.postgres.fair_connections import ACTING
+from app.kit.postgres.fair_connections import ACTING, Actor
 from app.settings import Settings
 
 UNKNOWN_KEY: Final = "This API key is unknown, revoked or misspelled."
@@ -75,7 +75,7 @@ async def identify(call: Call, *, recent: bool = False, recall: bool = False) ->
     principal = await (principals.recall(secret) if recall else principals.find(secret, recent=recent))
     if principal is None:
         raise Unauthorized(UNKNOWN_KEY)
-    ACTING.set(principal.tenant_id)
+    ACTING.set(Actor(principal.tenant_id, principal.weight))
     exchange.tenant_id, exchange.key_id = principal.tenant_id, principal.key_id
     call.resources[LastUsed].note(principal.tenant_id, principal.key_id)
     return principal
@@ -127,6 +127,11 @@ class FirstSight:
     def knows(self, secret: str) -> bool:
         """Whether this is known as a good key, or is a token of the operator."""
         return self.principals.knows(secret) or self._is_token(secret)
+
+    def recall(self, secret: str) -> Actor | None:
+        """For whom a request with this key would be served, as far as it is known without a query."""
+        principal = self.principals.last_known(secret)
+        return None if principal is None else Actor(principal.tenant_id, principal.weight)
 
     def _is_token(self, secret: str) -> bool:
         return any(token and hmac.compare_digest(secret.encode(), token.encode()) for token in self.tokens)

@@ -19,7 +19,7 @@ from app.errors import DatabaseUnavailable, TrancheError, Unauthorized
 from app.http.principal import Principal
 from app.http.singleflight import SingleFlight
 from app.kit.postgres.database import Database
-from app.kit.postgres.fair_connections import ACTING, STRANGERS
+from app.kit.postgres.fair_connections import ACTING, STRANGERS, Actor
 from app.kit.postgres.replica import Replica
 from app.kit.snapshots import Snapshots, tenant_scopes
 
@@ -62,6 +62,10 @@ class Principals:
         """Whether this was a good key when it was last looked at."""
         return _digest(secret) in self._known
 
+    def last_known(self, secret: str) -> Principal | None:
+        """Who held this key when it was last looked up, however long ago: no ground to let anybody in."""
+        return self._known.get(_digest(secret), (0.0, None))[1]
+
     async def find(self, secret: str, *, recent: bool) -> Principal | None:
         """Who holds this key; `None`: nobody. `recent`: an answer of the last second is good enough."""
         token = tokens.parse(secret)
@@ -72,7 +76,7 @@ class Principals:
             return None
         until, known = self._known.get(digest, (0.0, None))
         # Keys that nobody has seen yet wait among themselves: any number of forged ones keeps no holder of a key out.
-        ACTING.set(STRANGERS if known is None else token.tenant_id)
+        ACTING.set(STRANGERS if known is None else Actor(known.tenant_id, known.weight))
         if not recent:
             return await self._learn(secret, digest)
         left = until - asyncio.get_running_loop().time()

@@ -54,6 +54,8 @@ class SecretRow(msgspec.Struct, frozen=True):
     """Its tenant is."""
     limits: Json[Limits]
     tenant_limits: Json[Limits]
+    weight: float
+    """Of its tenant beside others that wait as well."""
 
 
 class LockedKey(msgspec.Struct, frozen=True):
@@ -64,6 +66,8 @@ class LockedKey(msgspec.Struct, frozen=True):
 find_tenants = Query[[str | None], list[tuple[int, str]]]("find_tenants")
 """(name) Id and name of the tenant of this name, or of all."""
 all_tenants = Query[[], list[int]]("all_tenants")
+tenant_shares = Query[[], list[tuple[int, float, int | None]]]("tenant_shares")
+"""Tenant, weight and cap of those that have another share of the workers than everybody."""
 ensure_tenant = Query[[str], int]("ensure_tenant")
 """(name)"""
 

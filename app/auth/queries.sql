@@ -3,6 +3,10 @@
 -- name: all_tenants
 SELECT tenant_id FROM tenants ORDER BY tenant_id;
 
+-- name: tenant_shares
+-- Of those that have another share of the workers than everybody.
+SELECT tenant_id, weight, worker_cap FROM tenants WHERE weight <> 1 OR worker_cap IS NOT NULL;
+
 -- name: ensure_tenant
 INSERT INTO tenants (name) VALUES ($1)
 ON CONFLICT (name) DO UPDATE SET name = excluded.name
@@ -50,7 +54,7 @@ VALUES ($1, $2, $3, $4, $5, $6, jsonb_strip_nulls($7::text::jsonb));
 SELECT
     k.secret_hash, CASE WHEN k.previous_until > now() THEN k.previous_hash END AS previous_hash, k.scopes,
     k.expires_at, coalesce(k.expires_at <= now(), false) AS expired, t.disabled_at IS NOT NULL AS disabled,
-    k.limits, t.limits AS tenant_limits
+    k.limits, t.limits AS tenant_limits, t.weight
 FROM api_keys k
 JOIN tenants t ON t.tenant_id = k.tenant_id
 WHERE k.tenant_id = $1 AND k.key_id = $2 AND k.revoked_at IS NULL;

@@ -325,7 +325,9 @@ async def find_principal(
         )
     if row.disabled:
         raise TenantDisabled()
-    return Principal(tenant_id, key_id, frozenset(row.scopes), row.expires_at, row.limits, row.tenant_limits)
+    return Principal(
+        tenant_id, key_id, frozenset(row.scopes), row.expires_at, row.limits, row.tenant_limits, row.weight
+    )
 
 
 async def note_uses(connection: Connection, uses: dict[tuple[int, str], datetime]) -> None:

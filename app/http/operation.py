@@ -421,7 +421,7 @@ async def _answer_once(
     exchange, body = call.exchange, arguments.get("body")
     scope = call.request.scope
     request = KeyedRequest(
-        SERVICE if call.principal is None else call.principal.tenant_id,
+        SERVICE.tenant_id if call.principal is None else call.principal.tenant_id,
         route,
         key,
         fingerprint(exchange.path.encode(), scope["query_string"], b"" if body is None else _encode(body)),

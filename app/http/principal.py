@@ -18,3 +18,5 @@ class Principal(msgspec.Struct, frozen=True):
     limits: Limits = NO_LIMITS
     """Of the key, where they differ from the service's."""
     tenant_limits: Limits = NO_LIMITS
+    weight: float = 1.0
+    """Of its tenant beside others that wait as well."""

@@ -11,10 +11,11 @@ import msgspec
 from litestar.response.base import ASGIResponse
 from uuid_utils.compat import uuid7
 
+from app import telemetry
 from app.auth.authorization import Scopes
-from app.errors import RateLimited, Unauthorized
+from app.errors import Overloaded, RateLimited, Unauthorized
 from app.http.body.limits import Intake, Place
-from app.http.body.reader import Limits, open_body
+from app.http.body.reader import Limits, hear_end, open_body
 from app.http.headers import Fields, Preferences
 from app.http.operation import respond
 from app.http.principal import Principal
@@ -29,6 +30,7 @@ from app.job_status.live.long_poll import LongPoll
 from app.kit.compression import pack
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
+from app.limits.limiter import Budget
 from app.resource_types.catalog import Catalog
 from app.sagas import consistency
 from app.settings import Settings
@@ -87,39 +89,57 @@ class Importer(msgspec.Struct, frozen=True):
         settings = self.settings
         limits = _limit(settings, asked.upload.options)
         ahead = not asked.preferences.respond_async
+        clock = asyncio.get_running_loop().time
+        began = clock()
         # A body that says how long it is has all its room before its first byte: it can then be taken to its end.
         place.hold(min(_foresee(asked.fields), settings.max_sync_bytes if ahead else _staging_memory(settings)))
         async with contextlib.aclosing(open_body(receive, asked.fields, limits, place.hold_window)) as body:
             held: list[bytes] = []
             decided: Accepted207 | Replay | None = None
             if ahead and await _read_ahead(body, held, settings.max_sync_bytes, place):
-                decided = await self._decide(asked, b"".join(held))
+                # The time that its body took is the client's own.
+                until = asked.exchange.started + (clock() - began) + settings.import_deadline
+                decided = await self._decide(asked, b"".join(held), until, receive)
             if decided is not None:
                 return await self._answer_now(asked, decided)
             return await self._answer_later(asked, _chain(held, body, place, _staging_memory(settings)))
 
-    async def _decide(self, asked: ReceivedImport, body: bytes) -> Accepted207 | Replay | None:
+    async def _decide(
+        self, asked: ReceivedImport, body: bytes, until: float, receive: Any
+    ) -> Accepted207 | Replay | None:
         """None: it holds more items than are decided at once."""
         budget = self.limits.budget(asked.principal)
         try:
-            # The turn comes before the work: what waits is bytes, not the many times larger objects that are in them.
-            async with self.database.slot():
-                return await import_service.accept(
-                    self.database,
-                    asked.upload,
-                    body,
-                    self.settings,
-                    catalog=self.catalog,
-                    new_id=uuid7,
-                    random=random.SystemRandom().random,
-                    budget=budget,
-                )
+            return await self._accept(asked, body, until, receive, budget)
         except RateLimited:
             await self.limits.take_back(asked.exchange, asked.principal)
             raise
         finally:
             if budget.decision is not None:
                 asked.exchange.limits.append(budget.decision)
+
+    async def _accept(
+        self, asked: ReceivedImport, body: bytes, until: float, receive: Any, budget: Budget
+    ) -> Accepted207 | Replay | None:
+        # The turn comes before the work: what waits is bytes, not the many times larger objects that are in them.
+        async with self.database.import_slot(len(body), until=until, gone=lambda: hear_end(receive)) as slot:
+            try:
+                async with asyncio.timeout_at(until):
+                    decided = await import_service.accept(
+                        self.database,
+                        asked.upload,
+                        body,
+                        self.settings,
+                        catalog=self.catalog,
+                        new_id=uuid7,
+                        random=random.SystemRandom().random,
+                        budget=budget,
+                    )
+            except TimeoutError as error:
+                telemetry.emit(telemetry.RequestShed(reason="deadline", tenant_id=asked.upload.tenant_id))
+                raise Overloaded(retry_after=self.settings.db_lock_timeout) from error
+            slot.accepted = isinstance(decided, Accepted207) and not asked.upload.options.dry_run
+        return decided
 
     async def _answer_now(self, asked: ReceivedImport, decided: Accepted207 | Replay) -> ASGIResponse:
         wait = asked.preferences.wait

@@ -69,6 +69,11 @@ _IN_USE: Final = Gauge(
     registry=_OWN,
     multiprocess_mode="livesum",
 )
+_SHED: Final = _count("tranche_requests_shed", "Imports not served because the service is overloaded.", "reason")
+_LIMIT: Final = Gauge("tranche_accept_limit", "Imports accepted at a time.", registry=_OWN, multiprocess_mode="liveall")
+_WAITING: Final = Gauge(
+    "tranche_accept_waiting", "Imports that wait to be accepted.", registry=_OWN, multiprocess_mode="liveall"
+)
 _LAG: Final = _time("tranche_event_loop_lag_seconds", "By how much the event loop was late, sampled.", buckets=_LATE)
 _AWAY: Final = _count("tranche_redis_away_seconds", "Seconds for which a worker could not reach Redis.")
 _MISSED: Final = _count("tranche_redis_fallbacks", "Decisions of one process alone while Redis was away.", "part")
@@ -126,6 +131,11 @@ def _on_sample(event: telemetry.ProcessSampled) -> None:
     _WAITED.inc(event.waited)
 
 
+def _on_queue(event: telemetry.QueueSampled) -> None:
+    _LIMIT.set(event.limit)
+    _WAITING.set(event.waiting)
+
+
 def _on_call(event: telemetry.CallMade) -> None:
     target = (event.kind, event.destination or "")
     _child(_CRM_CALLS, *target, event.operation, event.outcome).observe(event.seconds)
@@ -167,6 +177,8 @@ _COUNTED: Final[dict[type[Event], Callable[[Any], None]]] = {
     telemetry.RequestServed: _on_request,
     telemetry.ItemsDecided: _on_items,
     telemetry.ProcessSampled: _on_sample,
+    telemetry.QueueSampled: _on_queue,
+    telemetry.RequestShed: lambda event: _child(_SHED, event.reason).inc(),
     telemetry.RowsPruned: lambda event: _child(_PRUNED, event.kind).inc(event.rows),
     telemetry.LimitExceeded: lambda event: _child(_REFUSED, event.scope, event.policy).inc(event.refused),
     telemetry.RedisMissed: lambda event: _child(_MISSED, event.part).inc(),

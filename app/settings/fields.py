@@ -51,7 +51,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # Connections to PostgreSQL.
     db_pool_size: Annotated[int, Doc("connections of one process to PostgreSQL", "connections")] = 10
     db_pool_share: Annotated[int, Doc("…of them that the API uses for one tenant while others wait", "connections")] = 3
-    db_acquire_timeout: Annotated[float, Doc("longest wait for a free connection, then 503", "s")] = 5.0
+    db_acquire_timeout: Annotated[float, Doc("longest wait for a free connection, then 503; docs/overload.md", "s")] = (
+        5.0
+    )
     db_connect_timeout: Annotated[float, Doc("longest wait for PostgreSQL to accept a connection", "s")] = 5.0
     db_statement_timeout: Annotated[float, Doc("longest run of one statement", "s")] = 15.0
     db_lock_timeout: Annotated[float, Doc("longest wait for a row lock; the items are then `retry`", "s")] = 3.0
@@ -86,6 +88,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_atomic_items: Annotated[int, Doc("most items with atomic=true, locked by one transaction", "items")] = 100_000
     max_atomic_bytes: Annotated[int, Doc("largest body with atomic=true, inflated", "bytes")] = 32_000_000
     max_wait: Annotated[float, Doc("longest `Prefer: wait=N` that is honoured", "s", zero=True)] = 30.0
+    import_deadline: Annotated[
+        float, Doc("an import is answered within this, without the time that its body takes, or refused with 503", "s")
+    ] = 20.0
     body_timeout: Annotated[float, Doc("longest time for a body to arrive, then 408", "s")] = 60.0
     receive_lease: Annotated[
         float,

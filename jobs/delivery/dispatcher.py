@@ -1,4 +1,4 @@
-"""Decides which destinations this worker serves, each for a slice of time.
+"""Decides which destinations this worker serves, each for a slice of time: tenants by their weight.
 
 A notification names a destination, not a delivery: what is due is stored in PostgreSQL, and is claimed there. A tenant
 with ten thousand deliveries therefore has no more places in any queue than one with one.
@@ -23,11 +23,13 @@ from app.vocabulary.states import CircuitState, ErrorCode
 from jobs.delivery.clients import ClientFactory, DestinationContext
 from jobs.delivery.destination_worker import DestinationWorker
 from jobs.delivery.recorder import Recorder
+from jobs.scheduling.places import Places
+from jobs.scheduling.tenant_shares import TenantShares
 
 log = structlog.get_logger()
 
 _PLACES: Final = 64
-"""Destinations served at a time by one worker; the others wait, first come first served."""
+"""Destinations served at a time by one worker; the others wait."""
 _SHORT_WAIT: Final = 60.0
 _UNUSABLE: Final = 30.0
 """Seconds after which a destination that cannot be used as it is set up is looked at again."""
@@ -46,7 +48,8 @@ class Dispatcher:
         """Destinations being served; true: a notification came meanwhile."""
         self._workers: dict[tuple[int, int], DestinationWorker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._places = asyncio.Semaphore(_PLACES)
+        self._shares = TenantShares(database)
+        self._places = Places(_PLACES, self._shares.of)
         self._stopping = False
 
     def serve(self, tenant_id: int, destination_id: int) -> None:
@@ -82,7 +85,8 @@ class Dispatcher:
         try:
             more = True
             while more and not self._stopping:
-                async with self._places:
+                await self._shares.refresh()
+                async with self._places.take(key[0]):
                     self._notified[key] = False
                     slice_over = await self._run_worker(*key)
                 more = slice_over or self._notified[key]
@@ -113,7 +117,7 @@ class Dispatcher:
             self._workers[tenant_id, destination_id] = worker
             try:
                 while await worker.run_until(time.monotonic() + self._settings.delivery_slice):
-                    if self._places.locked():
+                    if self._places.wanted(tenant_id):
                         return True
                     # No other destination waits: on with this one, as it is set up now.
                     changed = await self._connect(tenant_id, destination_id)

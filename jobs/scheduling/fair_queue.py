@@ -1,10 +1,25 @@
-"""A fair queue: tenants in rotation, and the jobs of a tenant in rotation."""
+"""A fair queue: tenants by their weight, and the jobs of a tenant in rotation."""
 
 import uuid
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from app.kit.fair_order import FairOrder
 
 Job = tuple[int, uuid.UUID]
+
+
+class TenantShare(NamedTuple):
+    """A tenant's share of a worker."""
+
+    weight: float = 1.0
+    """Of the tenant beside others that have work as well."""
+    cap: int | None = None
+    """Most pieces of one kind of its work in progress at a time in one worker; `None`: as many as the worker does."""
+
+
+EQUAL: Final = TenantShare()
 
 
 class _TenantQueue:
@@ -51,11 +66,14 @@ class _TenantQueue:
 
 class FairQueue:
     """A tenant with a hundred jobs is served no more often than one with a single job, and a job of a million rows no
-    more often than one of ten."""
+    more often than one of ten. A tenant of weight 2 is served twice as often as others, and none has more pieces in
+    progress than its cap."""
 
-    def __init__(self) -> None:
-        self._tenants: OrderedDict[int, _TenantQueue] = OrderedDict()
-        """The first is next."""
+    def __init__(self, share_of: Callable[[int], TenantShare] = lambda _: EQUAL) -> None:
+        self._share_of = share_of
+        self._tenants: dict[int, _TenantQueue] = {}
+        self._order = FairOrder()
+        self._in_progress: Counter[int] = Counter()
 
     def update(self, working: Iterable[Job]) -> None:
         """Know these jobs and no others; who has waited longest stays first."""
@@ -65,17 +83,38 @@ class FairQueue:
                 self.forget((tenant_id, job_id))
         for tenant_id, job_id in sorted(known):
             jobs = self._tenants.setdefault(tenant_id, _TenantQueue())
+            self._order.add(tenant_id)
             if job_id not in jobs:
                 jobs.add(job_id)
 
     def next(self, now: float) -> Job | None:
-        """The next job; `None`: all that are known rest."""
-        for tenant_id, jobs in self._tenants.items():
-            job_id = jobs.next(now)
-            if job_id is not None:
-                self._tenants.move_to_end(tenant_id)
-                return tenant_id, job_id
-        return None
+        """The next job, of which a piece is in progress until `done`; `None`: all that are known rest, or their tenants
+        have as many pieces in progress as they may."""
+        found: list[uuid.UUID] = []
+
+        def ready(tenant_id: int) -> bool:
+            cap = self._share_of(tenant_id).cap
+            if cap is not None and self._in_progress[tenant_id] >= cap:
+                return False
+            job_id = self._tenants[tenant_id].next(now)
+            if job_id is None:
+                return False
+            found.append(job_id)
+            return True
+
+        tenant_id = self._order.first(ready)
+        if tenant_id is None:
+            return None
+        self._order.charge(tenant_id, 1.0, self._share_of(tenant_id).weight)
+        self._in_progress[tenant_id] += 1
+        return tenant_id, found[0]
+
+    def done(self, job: Job) -> None:
+        """The piece that `next` gave is no longer in progress."""
+        tenant_id = job[0]
+        self._in_progress[tenant_id] -= 1
+        if not self._in_progress[tenant_id]:
+            del self._in_progress[tenant_id]
 
     def rest(self, job: Job, until: float) -> None:
         """Skip this job, which was served, for a while."""
@@ -91,6 +130,7 @@ class FairQueue:
             jobs.forget(job_id)
             if not jobs:
                 del self._tenants[tenant_id]
+                self._order.remove(tenant_id)
 
     def __bool__(self) -> bool:
         return bool(self._tenants)

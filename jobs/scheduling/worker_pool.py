@@ -11,6 +11,7 @@ import structlog
 from app.errors import StorageFull, TrancheError
 from app.kit.postgres.database import Database
 from jobs.scheduling.fair_queue import FairQueue, Job
+from jobs.scheduling.tenant_shares import TenantShares
 
 log = structlog.get_logger()
 
@@ -20,7 +21,7 @@ _ERROR_PAUSE: Final = 2.0
 
 
 class PollingWorkerPool(ABC):
-    """Runs until it is stopped; tenants, and the jobs of a tenant, are served in rotation."""
+    """Runs until it is stopped; tenants are served by their weight, and the jobs of a tenant in rotation."""
 
     def __init__(self, name: str, count: int, database: Database, *, interval: float, idle: float) -> None:
         """`interval`: seconds between polls for new jobs while there is work, `idle`: while there is none; a
@@ -30,7 +31,8 @@ class PollingWorkerPool(ABC):
         self._database = database
         self._interval = interval
         self._idle = idle
-        self._queue = FairQueue()
+        self._shares = TenantShares(database)
+        self._queue = FairQueue(self._shares.of)
         self._polling = asyncio.Lock()
         self._poll_due = 0.0
         self._notified = asyncio.Event()
@@ -78,7 +80,10 @@ class PollingWorkerPool(ABC):
                 if job is None:
                     await self._pause(_REST if self._queue else self._idle)
                     continue
-                await self.work(job)
+                try:
+                    await self.work(job)
+                finally:
+                    self._queue.done(job)
             except StorageFull:
                 continue  # it was logged once
             except TrancheError as error:
@@ -96,6 +101,7 @@ class PollingWorkerPool(ABC):
             # A notification from here on sets both again, and makes the next worker poll.
             self._notified.clear()
             self._poll_due = time.monotonic() + self._interval
+            await self._shares.refresh()
             self._queue.update(await self.find())
 
     async def _pause(self, seconds: float) -> None:

@@ -21,6 +21,7 @@ _DRAIN_BYTES: Final = 32_000_000
 _DRAIN_SECONDS: Final = 2.0
 _DRAIN_SILENCE: Final = 0.5
 """Seconds: who sends nothing for so long is waiting for the answer, or for nothing."""
+_SKIMMED: Final = 65_536
 _DRAINS: Final = 20
 """Connections on which that is done at a time; beyond them a connection is closed at once."""
 
@@ -43,9 +44,11 @@ class Inbox:
         self._receive = receive
         self._open = False
         self._invited = False
+        self._size = 0
         for name, value in scope["headers"]:
             if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
                 self._open = True
+                self._size = int(value[:9]) if value.isdigit() else _DRAIN_BYTES
             elif name == b"expect":
                 self._invited = True
 
@@ -60,6 +63,14 @@ class Inbox:
     def open(self) -> bool:
         """Some of the body may still come."""
         return self._open
+
+    async def skim(self) -> None:
+        """Take the body if it is small and there already: the connection then need not be closed, which costs more than
+        a refusal does."""
+        if self._open and not self._invited and self._size <= _SKIMMED:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN_SILENCE):
+                    await self()
 
     async def drain(self, drains: Drains) -> None:
         """Take what still comes, unless the client waits to be asked for it, which it then never is."""
@@ -82,6 +93,12 @@ class Inbox:
             if coming is not None and not coming.done():
                 coming.cancel()
                 await asyncio.wait({coming})
+
+
+async def hear_end(receive: Any) -> None:
+    """Until the client is gone; its body was taken."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

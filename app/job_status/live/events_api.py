@@ -16,6 +16,7 @@ from app.auth.stream_tokens import StreamToken
 from app.errors import TrancheError, Unauthorized
 from app.http import headers
 from app.http.body.limits import Intake
+from app.http.body.reader import hear_end
 from app.http.operation import Access, Answer, Call, Header, operation, respond
 from app.http.parameters import JobId, parse_job_id
 from app.http.principal import Principal
@@ -25,7 +26,7 @@ from app.job_status.live.job_cache import JobViews, View
 from app.job_status.live.watcher import JobWatcher
 from app.job_status.ownership import JobOwners
 from app.kit.postgres.database import Database
-from app.kit.postgres.fair_connections import ACTING, STRANGERS
+from app.kit.postgres.fair_connections import ACTING, STRANGERS, Actor
 from app.settings import Settings
 
 KEEP_ALIVE: Final = 10.0
@@ -55,7 +56,7 @@ class EventStream(ASGIResponse):
 
     async def send_body(self, send: Any, receive: Any) -> None:
         sending = asyncio.create_task(self._send(send))
-        listening = asyncio.create_task(_hear_end(receive))
+        listening = asyncio.create_task(hear_end(receive))
         try:
             await asyncio.wait((sending, listening), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -72,11 +73,6 @@ class EventStream(ASGIResponse):
                 async for part in self._parts:
                     await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _hear_end(receive: Any) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 class EventQuery(msgspec.Struct, frozen=True):
@@ -105,7 +101,7 @@ class _KeyOrToken(Access):
             raise Unauthorized(
                 "This token has expired or is not for this job; get another one with POST /v1/jobs/{id}/stream-token."
             )
-        ACTING.set(found.tenant_id)
+        ACTING.set(Actor(found.tenant_id, found.weight))
         call.exchange.tenant_id = found.tenant_id
         return found
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -12,7 +12,7 @@ import structlog
 
 from app.errors import DatabaseUnavailable, Overloaded, StorageFull
 from app.kit.postgres.availability import READING, Availability
-from app.kit.postgres.fair_connections import ConnectionQueue
+from app.kit.postgres.fair_connections import ConnectionQueue, ImportSlot
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -174,9 +174,16 @@ class Database:
         """Connections that somebody holds."""
         return 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
 
-    def slot(self) -> AbstractAsyncContextManager[None]:
-        """What the acting tenant does within it waits for no further turn: for work that is begun only when there will
-        be a connection for it. Raises `Overloaded`."""
+    def import_slot(
+        self, size: int, *, until: float, gone: Callable[[], Awaitable[Any]]
+    ) -> AbstractAsyncContextManager[ImportSlot]:
+        """What is done within it waits for no further turn: an import begins only when there will be a connection for
+        it. For the arguments and what it raises see `ConnectionQueue.take_import`."""
+        if self._connection_queue is None:
+            return nullcontext(ImportSlot())
+        return self._connection_queue.take_import(size, until=until, gone=gone)
+
+    def _slot(self) -> AbstractAsyncContextManager[None]:
         return nullcontext() if self._connection_queue is None else self._connection_queue.take()
 
     @property
@@ -210,7 +217,7 @@ class Database:
         asked, had = time.monotonic(), False
         server.acquired += 1
         try:
-            async with server.slot(), server._connection() as connection:
+            async with server._slot(), server._connection() as connection:
                 server.waited += time.monotonic() - asked
                 had = True
                 yield connection

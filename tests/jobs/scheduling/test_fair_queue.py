@@ -1,11 +1,14 @@
-"""FairQueue are fair to tenants first, then to the jobs of one."""
+"""A fair queue is fair to tenants first, by their weight, then to the jobs of one."""
 
 from __future__ import annotations
 
 import uuid
 from collections import Counter
 
-from jobs.scheduling.fair_queue import FairQueue, Job
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.scheduling.fair_queue import FairQueue, Job, TenantShare
 
 
 def made(tenant_id: int, count: int) -> list[Job]:
@@ -89,3 +92,27 @@ def test_jobs_that_are_gone_are_forgotten() -> None:
     queue.rest(first, until=3.0)
     queue.forget(first)
     assert not queue
+
+
+_SHARES = st.dictionaries(st.integers(1, 6), st.floats(0.1, 10), min_size=2, max_size=6)
+
+
+@given(_SHARES, st.integers(1, 20))
+def test_tenants_are_served_by_their_weight_however_many_jobs_they_have(weights: dict[int, float], most: int) -> None:
+    queue = FairQueue(lambda tenant_id: TenantShare(weights[tenant_id]))
+    queue.update([job for tenant_id in weights for job in made(tenant_id, 1 + tenant_id % most)])
+    count = 400
+    served = Counter(tenant_id for tenant_id, _ in serve(queue, count))
+    for tenant_id, weight in weights.items():
+        assert abs(served[tenant_id] - count * weight / sum(weights.values())) <= len(weights) + 1
+
+
+def test_a_tenant_has_no_more_pieces_in_progress_than_its_cap() -> None:
+    queue = FairQueue(lambda tenant_id: TenantShare(cap=2 if tenant_id == 1 else None))
+    queue.update(made(1, 10) + made(2, 1))
+    first = serve(queue, 10)
+    assert Counter(tenant_id for tenant_id, _ in first) == {1: 2, 2: 8}
+    queue.update(made(1, 10))
+    assert queue.next(1.0) is None
+    queue.done(next(job for job in first if job[0] == 1))
+    assert [tenant_id for tenant_id, _ in serve(queue, 3)] == [1]

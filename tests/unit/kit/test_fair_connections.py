@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from app.errors import Overloaded
-from app.kit.postgres.fair_connections import ACTING, STRANGERS, ConnectionQueue
+from app.kit.postgres.fair_connections import ACTING, STRANGERS, Actor, ConnectionQueue
 
 
 class Work:
@@ -27,7 +27,7 @@ class Work:
         await asyncio.sleep(0)
 
     async def _hold(self, tenant: int, end: asyncio.Event) -> None:
-        ACTING.set(tenant)
+        ACTING.set(Actor(tenant))
         async with self.connection_queue.take():
             self.had.append(tenant)
             self._ends.setdefault(tenant, []).append(end)
@@ -75,8 +75,8 @@ async def test_tenants_that_wait_are_served_in_turn() -> None:
 
 async def test_strangers_have_few() -> None:
     work = Work(ConnectionQueue(10, share=3, timeout=5))
-    await work.ask(STRANGERS, 100)
-    assert work.had == [STRANGERS] * 2
+    await work.ask(STRANGERS.tenant_id, 100)
+    assert work.had == [STRANGERS.tenant_id] * 2
     await work.ask(7)
     assert work.had[2:] == [7]
     await work.stop()
@@ -101,7 +101,7 @@ async def test_who_goes_while_waiting_takes_no_turn_along() -> None:
     await work.ask(1)
 
     async def wait() -> None:
-        ACTING.set(2)
+        ACTING.set(Actor(2))
         async with work.connection_queue.take():
             pass
 
