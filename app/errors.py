@@ -189,5 +189,11 @@ class OutcomesExpired(TrancheError):
     code = "OUTCOMES_EXPIRED"
 
 
+class RecordErased(TrancheError):
+    """This record was erased: nothing that was known of it is kept. An import of its id makes a new record."""
+
+    code = "RECORD_ERASED"
+
+
 class ClientGone(Exception):
     """The client closed the connection before its request was complete: nobody is left to answer."""

@@ -134,7 +134,7 @@ async def working(settings: Settings, status: WorkerStatus | None = None) -> Asy
         clients = ClientFactory(database, breaker, rate_limiter, transitions, sessions, vault, settings)
         dispatcher = Dispatcher(database, clients, notifier, settings)
         importer = ImportWorkers(database, settings, dispatcher.serve, limiter)
-        runner = Runner(database, WORKFLOWS, settings, dispatcher.serve)
+        runner = Runner(database, WORKFLOWS, settings, dispatcher.serve, redis=redis)
         tester = DestinationTester(database, clients, settings)
         pools: tuple[PollingWorkerPool, ...] = (importer, runner, tester)
         scheduler = Scheduler(database, dispatcher, settings)

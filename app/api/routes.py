@@ -11,6 +11,7 @@ from app.dead_letters import api as dead_letter_api
 from app.dead_letters import retry_api
 from app.destinations import api as destination_api
 from app.destinations.testing import api as testing_api
+from app.erasure import api as erasure_api
 from app.http.operation import Operation
 from app.imports import api as import_api
 from app.imports.cancel import api as cancel_api
@@ -28,6 +29,7 @@ from app.webhooks import api as webhook_api
 _FEATURES: Final = (
     import_api,
     record_api,
+    erasure_api,
     resource_type_api,
     audit_api,
     job_status_api,

@@ -1,8 +1,8 @@
-"""`tranche records list | show | history | export`: the state of records, and everything that ever happened to them."""
+"""`tranche records list | show | history | export | erase`: records, and everything that ever happened to them."""
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import quote
 
 import msgspec
@@ -98,6 +98,20 @@ async def history(api: ApiClient, record: str, type: str, limit: int) -> None:
     columns = ("version", "when", "kind", "job", "item", "key", "what")
     versions = api.list(f"{_path(type, record)}/history", "versions")
     await show_rows(versions, limit, columns, _describe, whole="job")
+
+
+@api_command(records_group, "erase")
+@click.argument("ids", nargs=-1)
+@type_option
+@click.option(
+    "--file", "source", type=click.File(encoding="utf-8"), help="A file with an id a line; - is standard input."
+)
+@click.option("--reason", required=True, help="For the audit log; without personal data.")
+async def erase(api: ApiClient, ids: tuple[str, ...], type: str, source: TextIO | None, reason: str) -> None:
+    """Erase records: whatever is known of them, here and at the destinations. It cannot be undone."""
+    lines = [] if source is None else source.read().splitlines()
+    body = await api.ask("POST", f"/v1/{type}:erase", body={"ids": [*ids, *filter(None, lines)], "reason": reason})
+    show_fields(body, {"job": msgspec.json.decode(body)["job_id"]}.items())
 
 
 def _path(type: str, record: str) -> str:

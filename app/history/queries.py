@@ -77,7 +77,8 @@ drop_chunks = Query[[int, Sequence[uuid.UUID], Sequence[int]], None]("drop_chunk
 forget_priors = Query[[int, Sequence[uuid.UUID], Sequence[int]], None]("forget_priors")
 """(tenant_id, job_ids, first_indexes)"""
 hold_makers = Query[[int, Sequence[uuid.UUID]], set[uuid.UUID]]("hold_makers")
-note_removals = Query[[int, Sequence[uuid.UUID]], None]("note_removals")
+note_removals = Query[[int, Sequence[uuid.UUID], bool], None]("note_removals")
+"""(tenant_id, job_ids, trimmed) `trimmed`: the jobs cannot be undone any more."""
 count_versions = Query[[int, uuid.UUID], int]("count_versions")
 
 

@@ -81,10 +81,10 @@ ORDER BY j.job_id
 FOR NO KEY UPDATE OF j;
 
 -- name: note_removals
--- Versions of these jobs, or those before them, are gone.
+-- Versions of these jobs, or those before them, are gone; $3: so many that the jobs cannot be undone.
 UPDATE jobs j
 SET
-    history_trimmed = true, revision = j.revision + 1,
+    history_trimmed = j.history_trimmed OR $3, revision = j.revision + 1,
     bare = j.trimmed_at IS NOT NULL
         AND NOT EXISTS (SELECT FROM record_versions v WHERE v.tenant_id = $1 AND v.job_id = j.job_id)
 WHERE j.tenant_id = $1 AND j.job_id = ANY ($2::uuid[]);

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from app.history import queries
 from app.history.queries import HeldChunk
-from app.history.versions import NewVersion, Place, columns
+from app.history.versions import NewVersion, Place, StoredVersion, columns
 from app.kit.postgres.database import Connection
 
 
@@ -21,7 +21,7 @@ async def remove_versions(connection: Connection, tenant_id: int, places: Iterab
             kept: list[NewVersion] = []
             for index, stored, place in chunk.read():
                 if (chunk.job_id, index) not in wanted:
-                    kept.append(NewVersion(index, stored, *((str(place[0]), place[1]) if place else (None, None))))
+                    kept.append(_keep(index, stored, place))
                 elif place is not None:
                     before.add(place)
             if not kept:
@@ -35,3 +35,22 @@ async def remove_versions(connection: Connection, tenant_id: int, places: Iterab
             await queries.drop_chunks(connection, tenant_id, *rows)
         wanted = before
     return jobs
+
+
+async def forget_before(connection: Connection, tenant_id: int, places: Iterable[Place]) -> None:
+    """What was made there began a record: what was before it is not known."""
+    wanted = set(places)
+    if not wanted:
+        return
+    indexes = [index for _, index in wanted]
+    for chunk in await queries.hold_chunks(connection, tenant_id, [job_id for job_id, _ in wanted], indexes):
+        kept = [
+            _keep(index, stored, None if (chunk.job_id, index) in wanted else place)
+            for index, stored, place in chunk.read()
+        ]
+        await queries.rewrite_chunk(connection, tenant_id, chunk.job_id, chunk.first_index, columns(kept))
+
+
+def _keep(index: int, stored: StoredVersion, before: Place | None) -> NewVersion:
+    job_id, item_index = (None, None) if before is None else (str(before[0]), before[1])
+    return NewVersion(index, stored, job_id, item_index)

@@ -166,7 +166,7 @@ def _for_type(one: "Operation", resource: Resource) -> "Operation":
         description=worded(description) if isinstance(description, str) else description,
         answers=tuple(replace(answer, type=made(answer.type)) for answer in one.answers),
         parameters=tuple((name, mark) for name, mark in one.parameters if name != "type"),
-        body=(lambda settings: body(settings, resource)) if callable(body) else body,
+        body=(lambda settings: body(settings, resource)) if callable(body) and not isinstance(body, type) else body,
         types=tuple(made(kind) for kind in one.types),
     )
 
@@ -517,7 +517,7 @@ def _route_path(path: str, parameters: tuple[tuple[str, Path | Header], ...]) ->
     return re.sub(r"{(\w+)}", lambda one: f"{{{one[1]}:{'path' if one[1] in rests else 'str'}}}", path)
 
 
-_ACTION: Final = re.compile(r"/v1/([^/]+):(bulk|export)")
+_ACTION: Final = re.compile(r"/v1/([^/]+):(bulk|erase|export)")
 
 
 def route_action(path: str) -> str:

@@ -61,6 +61,7 @@ KINDS: Final = {
     "JOB_NOT_RETRYABLE": Kind(409, "The job is still deciding its items"),
     "NOTHING_TO_RETRY": Kind(409, "There is nothing to send again"),
     "OUTCOMES_EXPIRED": Kind(410, "The outcomes are no longer kept"),
+    "RECORD_ERASED": Kind(410, "The record was erased"),
     "REQUEST_TOO_LARGE": Kind(413, "The request is too large"),
     "UNSUPPORTED_MEDIA_TYPE": Kind(415, "The media type is not supported"),
     "UNSUPPORTED_ENCODING": Kind(415, "The content encoding is not supported"),

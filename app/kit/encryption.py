@@ -19,6 +19,7 @@ from app.errors import SettingsError
 
 DESTINATION: Final = "destination"
 WEBHOOK_ENDPOINT: Final = "webhook endpoint"
+ERASURE_KEY: Final = "erasure key"
 _MARK: Final = b"\x00TRN\x02"
 _ID: Final = 4
 _NONCE: Final = 12

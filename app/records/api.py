@@ -10,7 +10,7 @@ from litestar.response.base import ASGIResponse
 from litestar.response.streaming import ASGIStreamingResponse
 
 from app.auth.authorization import Scopes
-from app.errors import Invalid
+from app.errors import Invalid, NotFound
 from app.history.versions import SEARCHED
 from app.http.cursors import Cursor, Index, NextCursor
 from app.http.headers import CSV, NDJSON
@@ -22,6 +22,7 @@ from app.kit.postgres.database import Connection, Database
 from app.records import history, listing, service
 from app.records.export import Exports
 from app.resource_types.catalog import Catalog
+from app.settings import Settings
 from app.vocabulary.freshness import Freshness
 
 _SUFFIX: Final = "/history"
@@ -149,6 +150,7 @@ async def export_records(
     tag="records",
     access=Scopes("read"),
     answers=Answer("The record.", type=PerType(service.shape_of), cache="private, no-cache"),
+    errors=(410,),
     instead=_find_history,
     fallback=Fallback(kind="record"),
 )
@@ -156,6 +158,7 @@ async def read_record(
     type: TypeName,
     record_id: Annotated[str, _RECORD_ID],
     principal: Principal,
+    settings: Settings,
     catalog: Catalog,
     connection: Connection,
 ) -> Any:
@@ -164,7 +167,11 @@ async def read_record(
     The current version, with its state at every destination.
     """
     resource = await catalog.find(connection, principal.tenant_id, type)
-    return await service.read_record(connection, principal.tenant_id, resource, record_id)
+    try:
+        return await service.read_record(connection, principal.tenant_id, resource, record_id)
+    except NotFound:
+        await service.check_erased(connection, settings, principal.tenant_id, resource, record_id)
+        raise
 
 
 @operation(
@@ -173,6 +180,7 @@ async def read_record(
     tag="records",
     access=Scopes("read"),
     answers=Answer("A page of versions.", cache="private, no-cache"),
+    errors=(410,),
     fallback=Fallback(kind="record"),
 )
 async def read_record_history(
@@ -180,6 +188,7 @@ async def read_record_history(
     record_id: Annotated[str, _RECORD_ID],
     query: Page,
     principal: Principal,
+    settings: Settings,
     catalog: Catalog,
     connection: Connection,
 ) -> RecordHistory:
@@ -188,7 +197,16 @@ async def read_record_history(
     Newest first: who changed what, when, and whether it was undone. Also for a record whose creation was undone.
     """
     resource = await catalog.find(connection, principal.tenant_id, type)
-    versions, last = await history.read_history(
-        connection, principal.tenant_id, resource, record_id, after=_VERSIONS.decode(query.cursor), limit=query.limit
-    )
+    try:
+        versions, last = await history.read_history(
+            connection,
+            principal.tenant_id,
+            resource,
+            record_id,
+            after=_VERSIONS.decode(query.cursor),
+            limit=query.limit,
+        )
+    except NotFound:
+        await service.check_erased(connection, settings, principal.tenant_id, resource, record_id)
+        raise
     return RecordHistory(versions, _VERSIONS.encode(last))

@@ -10,13 +10,16 @@ import msgspec
 from msgspec import UNSET
 
 from app.destinations.kinds import reach_of
+from app.erasure import service as erasure
 from app.errors import NotFound
+from app.http.encryption_key import open_vault
 from app.job_status.obstacles import explain_wait
 from app.kit.postgres.database import Connection
 from app.records import queries
 from app.records.queries import RecordRow, SyncRow
 from app.resources import documents
 from app.resources.declaration import Resource, define
+from app.settings import Settings
 from app.vocabulary.freshness import AgeSeconds, Stale
 from app.vocabulary.outcomes_wire import JsonObject
 from app.vocabulary.states import EffectState
@@ -108,6 +111,14 @@ async def read_record(connection: Connection, tenant_id: int, resource: Resource
         **facts_of(resource, row),
         destinations={sync.name: _describe_sync(sync, row.version, row.updated_at, named) for sync in syncs},
     )
+
+
+async def check_erased(
+    connection: Connection, settings: Settings, tenant_id: int, resource: Resource, record_id: str
+) -> None:
+    """Raises `RecordErased`: there is no such record any more, not even deleted, because it was erased."""
+    if settings.secret_key and not await queries.record_exists(connection, tenant_id, resource.type_id, record_id):
+        await erasure.check_erased(connection, open_vault(settings), tenant_id, resource, record_id)
 
 
 def _describe_sync(sync: SyncRow, version: int, updated_at: datetime, named: Collection[str]) -> RecordSync:

@@ -145,7 +145,7 @@ async def trim_history(connection: Connection, tenant_id: int, limits: Limits) -
         rows = [chunk.job_id for chunk in done], [chunk.first_index for chunk in done]
         await history.forget_priors(connection, tenant_id, *rows)
         trimmed = await remove_versions(connection, tenant_id, places)
-        await history.note_removals(connection, tenant_id, sorted(trimmed.union(rows[0])))
+        await history.note_removals(connection, tenant_id, sorted(trimmed.union(rows[0])), True)
     return len(done), True
 
 

@@ -27,6 +27,8 @@ class EndpointSecrets(msgspec.Struct, frozen=True):
 
 sealed_destinations = Query[[int], list[DestinationSecret]]("sealed_destinations")
 sealed_endpoints = Query[[int], list[EndpointSecrets]]("sealed_endpoints")
+sealed_erasure_key = Query[[int], bytes | None]("sealed_erasure_key")
+reseal_erasure_key = Query[[int, int, bytes, bytes], Affected]("reseal_erasure_key")
 reseal_destination = Query[[int, int, bytes, bytes], Affected]("reseal_destination")
 """(tenant_id, destination_id, sealed, anew)"""
 reseal_endpoint = Query[[int, int, bytes, bytes], Affected]("reseal_endpoint")

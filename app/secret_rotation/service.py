@@ -13,7 +13,7 @@ import msgspec
 from app.audit.queries import SYSTEM, write_audit
 from app.auth import queries as auth_queries
 from app.errors import SettingsError
-from app.kit.encryption import DESTINATION, WEBHOOK_ENDPOINT, Vault
+from app.kit.encryption import DESTINATION, ERASURE_KEY, WEBHOOK_ENDPOINT, Vault
 from app.kit.postgres.database import Connection
 from app.secret_rotation import queries as rows
 from app.secret_rotation.queries import Replace
@@ -107,6 +107,8 @@ async def _sealed(connection: Connection, tenant_id: int) -> AsyncIterator[_Seal
     for row in await rows.sealed_destinations(connection, tenant_id):
         place = (row.destination_id, row.credentials, rows.reseal_destination)
         yield _Sealed(tenant_id, DESTINATION, row.name, row.base_url, *place)
+    if (sealed := await rows.sealed_erasure_key(connection, tenant_id)) is not None:
+        yield _Sealed(tenant_id, ERASURE_KEY, "", "", 0, sealed, rows.reseal_erasure_key)
     for endpoint in await rows.sealed_endpoints(connection, tenant_id):
         number = endpoint.endpoint_id
         for secret, replace in (

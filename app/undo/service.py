@@ -82,6 +82,8 @@ async def undo(
 
 
 def _check(job_id: uuid.UUID, job: Undoable) -> None:
+    if job.kind == JobKind.ERASE:
+        raise JobNotUndoable("What was erased is not kept anywhere, so nobody can bring it back.")
     if job.kind not in (JobKind.IMPORT, JobKind.UNDO):
         known = (
             f"undo the job {job.root_job_id} that changed them"

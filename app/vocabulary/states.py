@@ -137,6 +137,7 @@ class JobKind(StrEnum):
     RETRY = "retry"
     UNDO = "undo"
     REPLAY = "replay"
+    ERASE = "erase"
 
 
 class Consistency(StrEnum):

@@ -12,6 +12,7 @@ from typing import Final
 import asyncpg
 import msgspec
 import structlog
+from redis.asyncio import Redis
 
 from app.audit.queries import write_audit
 from app.errors import TrancheError
@@ -48,6 +49,7 @@ class StepContext(msgspec.Struct, frozen=True):
     settings: Settings
     serve: Serve
     catalog: Catalog
+    redis: Redis | None = None
     after_commit: list[Callable[[], None]] = []
     """Called once it is committed; a crash may lose them."""
 
@@ -91,12 +93,14 @@ class Runner(PollingWorkerPool):
         settings: Settings,
         serve: Serve,
         *,
+        redis: Redis | None = None,
         random: Callable[[], float] = random.random,
     ) -> None:
         interval = settings.saga_interval
         super().__init__("saga", WORKERS, database, interval=interval, idle=interval)
         self._settings = settings
         self._serve = serve
+        self._redis = redis
         self._catalog = Catalog()
         self._workflows = {workflow.name: workflow for workflow in workflows}
         self._random = random
@@ -136,7 +140,7 @@ class Runner(PollingWorkerPool):
             saga = await saga_queries.claim(connection, tenant_id, saga_id)
             if saga is None:
                 return None
-            context = StepContext(connection, saga, self._settings, self._serve, self._catalog)
+            context = StepContext(connection, saga, self._settings, self._serve, self._catalog, self._redis)
             steps = self._steps(saga)
             step = steps[saga.at.step] if saga.at.step < len(steps) else None
             answer = await self._ask(context, step)

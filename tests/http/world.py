@@ -65,6 +65,7 @@ NO_THING: Final = frozenset(
 """Queries that name nothing; `subject` and `cursor` are tried by themselves."""
 BODIES: Final[dict[str, Callable[[Things], Any]]] = {
     "importRecords": lambda of: {"items": [{"id": of["record"], "email": "new@example.com"}]},
+    "eraseRecords": lambda of: {"ids": [of["record"]], "reason": "tried"},
     "declareResourceType": lambda of: {"schema": {"properties": {"title": {"type": "string"}}}},
     "retryJob": lambda of: {"destinations": [of["destination"]]},
     "replayDeadLetters": lambda of: {"ids": [int(of["dead_letter"])]},

@@ -289,6 +289,19 @@ CREATE TABLE public.effects (
     skipped integer DEFAULT 0 NOT NULL
 );
 
+CREATE TABLE public.erased_records (
+    tenant_id integer NOT NULL,
+    type_id smallint NOT NULL,
+    id_hash bytea NOT NULL,
+    erased_at timestamp with time zone NOT NULL,
+    job_id uuid NOT NULL
+);
+
+CREATE TABLE public.erasure_keys (
+    tenant_id integer NOT NULL,
+    sealed bytea NOT NULL
+);
+
 CREATE TABLE public.idempotency_keys (
     tenant_id integer NOT NULL,
     route text NOT NULL COLLATE pg_catalog."C",
@@ -528,6 +541,12 @@ ALTER TABLE ONLY public.destinations
 
 ALTER TABLE ONLY public.effects
     ADD CONSTRAINT effects_pkey PRIMARY KEY (tenant_id, job_id, destination_id);
+
+ALTER TABLE ONLY public.erased_records
+    ADD CONSTRAINT erased_records_pkey PRIMARY KEY (tenant_id, type_id, id_hash);
+
+ALTER TABLE ONLY public.erasure_keys
+    ADD CONSTRAINT erasure_keys_pkey PRIMARY KEY (tenant_id);
 
 ALTER TABLE ONLY public.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (tenant_id, route, key);

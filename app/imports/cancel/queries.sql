@@ -9,7 +9,7 @@ WITH ended AS (
         state = 'canceled', step = NULL, receiving_until = NULL, finished_at = now(), error = :error::text::jsonb,
         revision = j.revision + 1
     WHERE j.tenant_id = :tenant_id AND j.job_id = :job_id AND j.state IN ('receiving', 'queued', 'running')
-        AND j.kind <> 'undo'
+        AND j.kind NOT IN ('undo', 'erase')
     RETURNING {{ended_job}}
 ),
 {{finished_event}},

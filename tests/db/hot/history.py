@@ -14,5 +14,5 @@ HOT: Final[Hot] = {
     "drop_chunks_of_versions": (f"3, {_JOBS}, '{{0}}'", {"record_versions_pkey"}),
     "forget_priors": (f"3, {_JOBS}, '{{0}}'", {"record_versions_pkey"}),
     "hold_makers": (f"3, {_JOBS}", {"jobs_pkey"}),
-    "note_removals": (f"3, {_JOBS}", {"jobs_pkey", "record_versions_pkey"}),
+    "note_removals": (f"3, {_JOBS}, true", {"jobs_pkey", "record_versions_pkey"}),
 }

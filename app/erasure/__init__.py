@@ -1,0 +1,1 @@
+"""Erasure: the personal data of records leaves every table; `jobs.sagas.erasure` does it."""
