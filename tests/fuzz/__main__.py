@@ -164,6 +164,8 @@ def tune(settings: Settings) -> Settings:
         "max_unfinished_jobs": 10_000_000,
         "max_staged_bytes": 1 << 40,
         "log_level": "info",
+        "limit_address": "0",
+        "limit_key_requests": "0",
     }
     return msgspec.structs.replace(settings, **changes)
 

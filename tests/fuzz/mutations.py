@@ -173,7 +173,7 @@ def _odd(dice: random.Random) -> Any:
             return {dice.choice(_TEXTS): dice.choice(_NUMBERS)}
         case _:
             value: Any = 1
-            for _ in range(dice.choice((3, 40, 500))):
+            for _ in range(dice.choice((3, 40, 400, 2_000))):
                 value = [value] if dice.random() < 0.5 else {"a": value}
             return value
 

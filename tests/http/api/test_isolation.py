@@ -59,7 +59,12 @@ def scopes_of(operation: Operation) -> frozenset[str]:
 @asynccontextmanager
 async def build_worlds(settings: Settings, api_key: str, db: Db) -> AsyncIterator[tuple[World, World]]:
     """Tenant `acme`, whose things are the foreign ones, and `beta`, which tries to get at them."""
-    changes = {"operator_token": OPERATOR_TOKEN, "metrics_token": METRICS_TOKEN, "max_requests_tenant": 100}
+    changes = {
+        "operator_token": OPERATOR_TOKEN,
+        "metrics_token": METRICS_TOKEN,
+        "limit_address": "0",
+        "limit_key_requests": "0",
+    }
     async with in_process(msgspec.structs.replace(settings, **changes), api_key) as api:
         beta = await service.create_key(db, "beta", list(service.SCOPES))
         yield (await World(api, "kestrel").build(db, "acme"), await World(api.as_key(beta), "plain").build(db, "beta"))
