@@ -20,6 +20,7 @@ lint: $(DEV)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.audit
 	$(MAKE) --no-print-directory openapi-difference
 
 bench: $(RUN)

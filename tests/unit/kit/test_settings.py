@@ -107,7 +107,7 @@ def test_secrets_never_show() -> None:
         {
             "TRANCHE_SECRET_KEY": "c2VjcmV0",
             "TRANCHE_API_KEY": "trn_c2VjcmV0",
-            "TRANCHE_DATABASE_URL": "postgresql://me:c2VjcmV0@db.internal:5432/app?sslmode=require",
+            "TRANCHE_DATABASE_URL": "postgresql://me:c2VjcmV0@db.example:5432/app?sslmode=require",
             "TRANCHE_REDIS_URL": "rediss://:c2VjcmV0@cache.internal:6379/0",
             "TRANCHE_LOG_LEVEL": "debug",
         }
@@ -115,7 +115,7 @@ def test_secrets_never_show() -> None:
     values = {row.variable: row.value for row in table(settings)}
     assert not any("c2VjcmV0" in value for value in values.values())
     assert values["TRANCHE_SECRET_KEY"] == values["TRANCHE_API_KEY"] == "***"
-    assert values["TRANCHE_DATABASE_URL"] == "postgresql://me:***@db.internal:5432/app?sslmode=require"
+    assert values["TRANCHE_DATABASE_URL"] == "postgresql://me:***@db.example:5432/app?sslmode=require"
     assert values["TRANCHE_REDIS_URL"] == "rediss://:***@cache.internal:6379/0"
     assert values["TRANCHE_LOG_LEVEL"] == "debug"
     assert values["TRANCHE_URL"] == "http://127.0.0.1:8000"
