@@ -249,6 +249,8 @@ class DeliveryAttempted(DestinationEvent, frozen=True, kw_only=True):
     """That were open before, by their states now."""
     age: float
     """Seconds since the commit that caused the delivery."""
+    seconds: float
+    """That the attempt took."""
     wait: float | None
     """Before the next attempt; none: the delivery is done."""
     codes: Mapping[str, int]

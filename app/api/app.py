@@ -20,10 +20,14 @@ from app.http.rate_limits import AddressLimits, limit_fields
 from app.http.refusal_limiter import Refusals
 from app.http.security_headers import shield
 from app.kit.postgres.fair_connections import ConnectionQueue
+from app.tracing import spans
+from app.tracing.spans import Kind
 
 log = structlog.get_logger()
 
 _UNKNOWN_ROUTE: Final = "(none)"
+_PROBES: Final = ("/health", "/metrics")
+"""Of which nobody needs a trace."""
 _GUARDED: Final = ("/v1/", "/v1:")
 """Where everything needs a key, or a token in the query."""
 _KEY_REFUSALS: Final = {KeyBusy.code: "conflict", KeyReused.code: "mismatch", KeyExpired.code: "expired"}
@@ -78,7 +82,9 @@ class Api(Litestar):
                 message = {**message, "body": b""}
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=noted.request_id):
+        span = spans.span(method, Kind.SERVER, noted.trace, {"http.request.method": method})
+        noted.trace = trace = span.context
+        with span, structlog.contextvars.bound_contextvars(request_id=noted.request_id, trace_id=trace.trace_id):
             try:
                 refusal = self._refuse(scope, resources, method)
                 if refusal is None:
@@ -93,10 +99,12 @@ class Api(Litestar):
                     raise
                 await _answer(TrancheError(), noted, forward)
             finally:
+                route = unroute_action(scope.get("path_template") or _UNKNOWN_ROUTE)
+                _describe(span, method, route, noted)
                 telemetry.emit(
                     telemetry.RequestServed(
                         method=method,
-                        route=unroute_action(scope.get("path_template") or _UNKNOWN_ROUTE),
+                        route=route,
                         status=noted.status,
                         milliseconds=round((loop.time() - noted.started) * 1000, 2),
                         tenant_id=noted.tenant_id,
@@ -155,6 +163,24 @@ def _judge_key(noted: request_context.Exchange) -> str | None:
     if 200 <= noted.status < 300:
         return "replayed" if noted.replayed else "new"
     return _KEY_REFUSALS.get(noted.code or "")
+
+
+def _describe(span: spans.Span, method: str, route: str, noted: request_context.Exchange) -> None:
+    if route.startswith(_PROBES):
+        span.drop()
+    span.rename(f"{method} {route}")
+    span.note(
+        {
+            "http.route": route,
+            "http.response.status_code": noted.status,
+            "tranche.request_id": noted.request_id,
+            "tranche.tenant_id": noted.tenant_id,
+            "tranche.items": noted.items,
+            "error.type": noted.code,
+        }
+    )
+    if noted.status >= 500:
+        span.fail(noted.code or str(noted.status))
 
 
 async def _answer(error: TrancheError, noted: request_context.Exchange, send: Any) -> None:

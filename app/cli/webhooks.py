@@ -58,7 +58,10 @@ def _show_message(found: dict[str, Any]) -> None:
     last = found["attempts"][-1] if found["attempts"] else None
     tail = f"  {last['milliseconds']} ms  {last['detail']}" if last else ""
     facts = f"{found['message_id']:>8}  {found['state']:7}  {found['type']:15}  {found['created_at']}"
-    show(found, [f"{facts}  {found['event_id']}  attempts {found['attempt']}{tail}"])
+    lines = [f"{facts}  {found['event_id']}  attempts {found['attempt']}{tail}"]
+    if found["state"] in ("dead", "failed") and last and last.get("headers"):
+        lines.append("          sent with " + ", ".join(f"{name}: {value}" for name, value in last["headers"].items()))
+    show(found, lines)
 
 
 @api_command(webhooks, "add", repeatable=False)

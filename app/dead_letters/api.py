@@ -187,7 +187,7 @@ async def settle_dead_letters(
 
 
 def actor_of(principal: Principal, exchange: Exchange) -> Actor:
-    return Actor(principal.tenant_id, principal.key_id, exchange.request_id)
+    return Actor(principal.tenant_id, principal.key_id, exchange.request_id, exchange.trace)
 
 
 def made_headers(status_url: str) -> dict[str, str]:

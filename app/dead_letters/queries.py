@@ -130,6 +130,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """Of its items; None: they have several."""
     root_job_id: uuid.UUID
     request_id: str
+    trace_context: str | None
     key_id: str
     total: int
     to_notify: dict[int, int]

@@ -212,11 +212,11 @@ WITH effect AS (
     ORDER BY e.destination_id
 )
 INSERT INTO jobs (
-    tenant_id, job_id, kind, type, state, root_job_id, request_id, key_id, total, succeeded, failed, retry, results, items,
-    started_at, applied_at
+    tenant_id, job_id, kind, type, state, root_job_id, request_id, trace_context, key_id, total, succeeded, failed, retry,
+    results, items, started_at, applied_at
 )
 VALUES (
-    :tenant_id, :job_id, :kind, :type, 'syncing', :root_job_id, :request_id, :key_id, :total, :total, 0, 0,
+    :tenant_id, :job_id, :kind, :type, 'syncing', :root_job_id, :request_id, :trace_context, :key_id, :total, :total, 0, 0,
     jsonb_build_object('unchanged', :total::int), :total, now(), now()
 );
 

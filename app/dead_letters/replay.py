@@ -14,6 +14,7 @@ from app.dead_letters.selection import Actor, Selection, Skipped
 from app.kit.compression import pack
 from app.kit.postgres.database import Connection
 from app.settings import Settings
+from app.tracing import context
 from app.vocabulary import outcomes_wire
 from app.vocabulary.outcomes_wire import ItemOutcome
 from app.vocabulary.states import EffectState, ItemStatus, JobKind, JobState, Resolution, Result
@@ -85,6 +86,7 @@ async def send_again(
         type=types.pop() if len(types) == 1 else None,
         root_job_id=root or job_id,
         request_id=actor.request_id,
+        trace_context=context.keep(actor.trace),
         key_id=actor.key_id,
         total=len(records),
         to_notify=dict(to_notify),

@@ -10,6 +10,7 @@ from app.dead_letters import queries as rows
 from app.dead_letters.queries import ClusterRow, DeadLetterRow, DestinationRow, Filter
 from app.errors import NotFound
 from app.kit.postgres.database import Connection
+from app.tracing.context import TraceContext
 from app.vocabulary.states import ErrorCode
 
 MOST: Final = 10_000
@@ -24,6 +25,7 @@ class Actor(msgspec.Struct, frozen=True):
     tenant_id: int
     key_id: str
     request_id: str
+    trace: TraceContext | None = None
 
 
 Wanted = Filter | Sequence[int]

@@ -51,6 +51,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     token: uuid.UUID
     job_id: uuid.UUID
     request_id: str
+    trace_context: str | None
+    """Of the request that the job came from (`app.tracing.context`)."""
     record_ids: list[str]
     versions: list[int]
     indexes: list[int]

@@ -88,7 +88,8 @@ claimed AS (
         d.unknown_since
 )
 SELECT
-    d.tenant_id, d.destination_id, d.type_id, d.delivery_id, d.lease_token AS token, d.job_id, d.request_id, d.record_ids, d.versions,
+    d.tenant_id, d.destination_id, d.type_id, d.delivery_id, d.lease_token AS token, d.job_id, d.request_id,
+    (SELECT j.trace_context FROM jobs j WHERE j.tenant_id = :tenant_id AND j.job_id = d.job_id), d.record_ids, d.versions,
     d.indexes, d.states, d.errors, d.attempt, d.lost, :removed::boolean AS removed, :blocked_before::boolean AS blocked_before,
     d.dead_letters IS NOT NULL AS resent,
     extract(epoch FROM now() - d.created_at)::float8 AS age,

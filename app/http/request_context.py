@@ -9,6 +9,8 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from app.limits.limiter import Decision
+from app.tracing import context
+from app.tracing.context import TraceContext
 
 _KEY: Final = "tranche.exchange"
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
@@ -22,6 +24,8 @@ class Exchange(msgspec.Struct):
     """By the event loop's clock."""
     path: str
     """As it was sent: still percent-encoded, one character a byte."""
+    trace: TraceContext | None
+    """The client's, if it has one; then that of this request."""
     bodyless: bool = False
     """The answer's body is not wanted (HEAD)."""
     status: int = 0
@@ -44,12 +48,16 @@ class Exchange(msgspec.Struct):
 
 
 def begin(scope: Any, started: float) -> Exchange:
-    """Take the client's request id if it is a sane one, else make one."""
+    """Take the client's request id and trace if they are sane ones, else make a request id."""
     given = [value for name, value in scope["headers"] if name == b"x-request-id"]
     taken = given[0] if len(given) == 1 else b""
     request_id = taken.decode() if _SANE_ID.fullmatch(taken) else str(uuid7())
     exchange = Exchange(
-        request_id=request_id, started=started, path=_read_path(scope), bodyless=scope["method"] == "HEAD"
+        request_id=request_id,
+        started=started,
+        path=_read_path(scope),
+        trace=context.read_fields(scope["headers"]),
+        bodyless=scope["method"] == "HEAD",
     )
     scope[_KEY] = exchange
     return exchange

@@ -196,6 +196,7 @@ async def import_records(
         tenant_id=principal.tenant_id,
         key_id=principal.key_id,
         request_id=exchange.request_id,
+        trace=exchange.trace,
         resource=resource,
         route=route_of(type),
         key=key,

@@ -20,6 +20,7 @@ _LONG_MEMORY: Final = "64MB"
 class Processing(msgspec.Struct, frozen=True):
     step: str
     request_id: str
+    trace_context: str | None
     options: str
     type: str
     key_id: str

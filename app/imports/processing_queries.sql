@@ -17,7 +17,7 @@ WHERE t.disabled_at IS NULL;
 -- name: read_processing
 -- An import as it is for whoever is about to work on it, if anything is left to do.
 SELECT
-    j.step, j.request_id, j.options, j.type, j.key_id, coalesce(k.limits, '{}') AS limits, t.limits AS tenant_limits
+    j.step, j.request_id, j.trace_context, j.options, j.type, j.key_id, coalesce(k.limits, '{}') AS limits, t.limits AS tenant_limits
 FROM jobs j
 JOIN tenants t ON t.tenant_id = j.tenant_id
 LEFT JOIN api_keys k ON k.tenant_id = j.tenant_id AND k.key_id = j.key_id

@@ -163,6 +163,7 @@ class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):
     pending: bool
     """Whether a delivery to some destination is pending."""
     request_id: str
+    trace_context: str | None
     key_id: str
     options: str
     results: str

@@ -202,12 +202,12 @@ VALUES (:tenant_id, :job_id, :first_index, :item_count, :failures::text::jsonb, 
 -- The job of an import that was decided within its request, and the answer under its key.
 WITH ended AS (
     INSERT INTO jobs AS j (
-        tenant_id, job_id, kind, type, state, root_job_id, request_id, key_id, options,
+        tenant_id, job_id, kind, type, state, root_job_id, request_id, trace_context, key_id, options,
         total, succeeded, failed, retry, results, items, bytes, started_at, applied_at, finished_at, form
     )
     SELECT
-        :tenant_id, :job_id, 'import', :type, {{job_state}}, :job_id, :request_id, :key_id, :options::text::jsonb,
-        j.total, j.succeeded, :failed, :retry, :results::text::jsonb, j.total, :body_bytes, now(), now(),
+        :tenant_id, :job_id, 'import', :type, {{job_state}}, :job_id, :request_id, :trace_context, :key_id,
+        :options::text::jsonb, j.total, j.succeeded, :failed, :retry, :results::text::jsonb, j.total, :body_bytes, now(), now(),
         {{finished_at}}, :form::text::jsonb
     FROM (VALUES (:total::int, :succeeded::int)) AS j(total, succeeded)
     CROSS JOIN (VALUES (:pending::boolean::int, 0)) AS e(open, lost)

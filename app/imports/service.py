@@ -54,6 +54,9 @@ from app.resources.declaration import Resource
 from app.resources.decoding import Effort, Laborious, Piece, read_ids
 from app.sagas.consistency import promise
 from app.settings import Settings
+from app.tracing import context, spans
+from app.tracing.context import TraceContext
+from app.tracing.spans import Kind
 from app.vocabulary import outcomes_wire
 from app.vocabulary.outcomes_wire import ItemOutcome, JobOptions
 from app.vocabulary.states import Consistency, EffectState, ErrorCode
@@ -88,6 +91,7 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
     tenant_id: int
     key_id: str
     request_id: str
+    trace: TraceContext | None = None
     resource: Resource
     """The type of its items, as it was last seen here."""
     route: str
@@ -188,7 +192,9 @@ async def accept(
             acceptance = _Acceptance(
                 database, request, len(body), contents, mark, settings, new_id, random, effort, later
             )
-            return await _within(budget, acceptance.run())
+            batch = spans.messaging("accept", "send", len(contents.pieces))
+            with spans.span("accept import", Kind.PRODUCER, request.trace, batch):
+                return await _within(budget, acceptance.run())
         except Outdated:
             request = await renew_type(database, catalog, request)
 
@@ -342,6 +348,7 @@ class _Acceptance(msgspec.Struct, frozen=True):
                 type=request.resource.name,
                 pending=booked.has_deliveries,
                 request_id=request.request_id,
+                trace_context=context.keep(request.trace),
                 key_id=request.key_id,
                 options=encode_options(options),
                 results=outcomes_wire.as_json(booked.results),

@@ -54,6 +54,7 @@ from app.resource_types.catalog import Catalog
 from app.resources.decoding import read_ids
 from app.sagas.consistency import promise
 from app.settings import PREFIX, Settings
+from app.tracing import context
 from app.vocabulary import outcomes_wire
 from app.vocabulary.states import EffectState, JobState, Step
 
@@ -289,6 +290,7 @@ class _Intake:
             job_id=self._new_id(),
             type=upload.resource.name,
             request_id=upload.request_id,
+            trace_context=context.keep(upload.trace),
             key_id=upload.key_id,
             options=service.encode_options(upload.options),
             route=upload.route,

@@ -24,6 +24,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     """Of its items."""
     request_id: str
+    trace_context: str | None = None
     key_id: str
     options: str
     route: str

@@ -5,12 +5,12 @@
 -- The job of a body whose first chunk is there, and its key, which has no answer yet.
 WITH job AS (
     INSERT INTO jobs (
-        tenant_id, job_id, kind, type, state, root_job_id, request_id, key_id, options,
+        tenant_id, job_id, kind, type, state, root_job_id, request_id, trace_context, key_id, options,
         total, succeeded, failed, retry, receiving_until
     )
     VALUES (
-        :tenant_id, :job_id, 'import', :type, 'receiving', :job_id, :request_id, :key_id, :options::text::jsonb, 0, 0, 0, 0,
-        now() + :lease::interval
+        :tenant_id, :job_id, 'import', :type, 'receiving', :job_id, :request_id, :trace_context, :key_id, :options::text::jsonb,
+        0, 0, 0, 0, now() + :lease::interval
     )
 )
 INSERT INTO idempotency_keys (tenant_id, route, key, job_id, expires_at, answering_until)

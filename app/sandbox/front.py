@@ -54,6 +54,7 @@ class Front:
                 on="other" if route is None else route.on,
                 portal=_account_of(request),
                 request_id=headers.get("X-Request-ID", ""),
+                traceparent=headers.get("traceparent", ""),
                 event_id=headers.get("Idempotency-Key", headers.get("X-Event-ID", "")),
             )
             self.ledger.begin(call)

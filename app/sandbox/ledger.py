@@ -85,6 +85,7 @@ class Call(msgspec.Struct, kw_only=True, tag_field="row", tag="call"):
     answered: bool = False
     """Whether the answer was handed to a connection that was still open."""
     seconds: float = 0.0
+    traceparent: str = ""
 
     def hit(self, kind: str) -> None:
         if kind not in self.faults:

@@ -44,7 +44,13 @@ async def undo_job(
     """
     await owners.check_change(principal, job_id)
     asked = await service.undo(
-        database, principal.tenant_id, job_id, key_id=principal.key_id, request_id=exchange.request_id, new_id=uuid7
+        database,
+        principal.tenant_id,
+        job_id,
+        key_id=principal.key_id,
+        request_id=exchange.request_id,
+        trace=exchange.trace,
+        new_id=uuid7,
     )
     if asked.new:
         notifier.notify_imports(principal.tenant_id, asked.job_id)

@@ -37,6 +37,7 @@ class NewUndo(msgspec.Struct, frozen=True, kw_only=True):
     root_job_id: uuid.UUID
     undo_of: uuid.UUID | None
     request_id: str
+    trace_context: str | None
     key_id: str
     items: int
 
@@ -48,6 +49,7 @@ class UndoRow(msgspec.Struct, frozen=True):
     type: str
     state: str
     request_id: str
+    trace_context: str | None
     key_id: str
     finished: bool
 

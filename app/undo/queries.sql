@@ -43,10 +43,12 @@ WITH shown AS (
     WHERE tenant_id = :tenant_id AND job_id = coalesce(:undo_of::uuid, :root_job_id::uuid)
 )
 INSERT INTO jobs (
-    tenant_id, job_id, kind, type, state, root_job_id, request_id, key_id, undo_of, total, succeeded, failed, retry, items
+    tenant_id, job_id, kind, type, state, root_job_id, request_id, trace_context, key_id, undo_of, total, succeeded, failed,
+    retry, items
 )
 SELECT
-    :tenant_id, :job_id, 'undo', j.type, 'queued', :root_job_id, :request_id, :key_id, :undo_of, 0, 0, 0, 0, :items
+    :tenant_id, :job_id, 'undo', j.type, 'queued', :root_job_id, :request_id, :trace_context, :key_id, :undo_of, 0, 0, 0,
+    0, :items
 FROM jobs j
 WHERE j.tenant_id = :tenant_id AND j.job_id = coalesce(:undo_of::uuid, :root_job_id::uuid);
 
@@ -56,7 +58,8 @@ UPDATE jobs SET items = items + $3 WHERE tenant_id = $1 AND job_id = $2;
 
 -- name: read_undo
 SELECT
-    j.job_id, j.undo_of, j.root_job_id, j.type, j.state, j.request_id, j.key_id, j.finished_at IS NOT NULL AS finished
+    j.job_id, j.undo_of, j.root_job_id, j.type, j.state, j.request_id, j.trace_context, j.key_id,
+    j.finished_at IS NOT NULL AS finished
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id = $2;
 

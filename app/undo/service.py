@@ -16,6 +16,8 @@ from app.history import queries as history
 from app.kit.postgres.database import Database
 from app.sagas import queries as saga_queries
 from app.telemetry import SagaMoved, emit
+from app.tracing import context
+from app.tracing.context import TraceContext
 from app.undo import queries as undo_queries
 from app.undo.queries import NewUndo, Undoable
 from app.undo.restore import WORKFLOW
@@ -38,6 +40,7 @@ async def undo(
     *,
     key_id: str,
     request_id: str,
+    trace: TraceContext | None = None,
     new_id: Callable[[], uuid.UUID],
 ) -> Asked:
     """Have a job undone, or find that it is being undone already; an undo that failed goes on where it ended.
@@ -65,6 +68,7 @@ async def undo(
                 root_job_id=job.root_job_id,
                 undo_of=job_id,
                 request_id=request_id,
+                trace_context=context.keep(trace),
                 key_id=key_id,
                 items=changes,
             ),

@@ -42,6 +42,8 @@ class WebhookAttempt(msgspec.Struct, frozen=True, kw_only=True):
     """The HTTP status that was answered; null: there was no answer."""
     milliseconds: int
     detail: str
+    headers: dict[str, str] | None = None
+    """Those that were sent, without the signature, which is a credential; null: it went well."""
 
 
 class WebhookMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +77,9 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     secret: bytes
     previous_secret: bytes | None
+    request_id: str | None
+    """Of the request that its job came from; `None`: it is about no job."""
+    trace_context: str | None
 
 
 lock_tenant = Query[[int], None]("lock_tenant")

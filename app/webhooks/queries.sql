@@ -149,7 +149,7 @@ WHERE w.state = 'active' AND t.disabled_at IS NULL AND EXISTS (
 
 -- name: claim_message
 -- One due message, for as long as the lease $3, or $4 if the endpoint is to be waited for longer; a worker that dies leaves it to the next. The number of the attempt is
--- what its result will be known by. The row is named by a value, not by a join: no plan that was made while the
+-- what its result will be known by. The job that an event is about says which request it came from. The row is named by a value, not by a join: no plan that was made while the
 -- table was empty can then read all of it.
 WITH claimed AS (
     UPDATE webhook_messages m
@@ -172,8 +172,14 @@ WITH claimed AS (
 )
 SELECT
     c.tenant_id, c.endpoint_id, c.message_id, c.event_id, c.body, c.attempt, c.url, c.policy, c.secret,
-    CASE WHEN c.previous_until > now() THEN c.previous_secret END AS previous_secret
-FROM claimed c;
+    CASE WHEN c.previous_until > now() THEN c.previous_secret END AS previous_secret,
+    j.request_id, j.trace_context
+FROM claimed c
+LEFT JOIN LATERAL (
+    SELECT x.request_id, x.trace_context FROM jobs x
+    WHERE x.tenant_id = $1 AND x.job_id = (c.body::jsonb #>> '{data,job_id}')::uuid
+    LIMIT 1
+) j ON true;
 
 -- name: record_attempt
 -- What became of attempt $3; nothing happens if the lease ran out and another began. $4 state  $5 wait  $6 the attempt

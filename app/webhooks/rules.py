@@ -5,7 +5,7 @@ Headers and signatures are those of Standard Webhooks (standardwebhooks.com): a 
 
 import base64
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -135,6 +135,15 @@ def make_secret(random_bytes: bytes) -> str:
     return "whsec_" + base64.b64encode(random_bytes).decode()
 
 
+SIGNATURE: Final = "webhook-signature"
+WITHHELD: Final = "(not kept)"
+
+
+def without_signature(headers: Mapping[str, str]) -> dict[str, str]:
+    """As they may be kept beside the payload: with its signature, whoever reads both could send the message again."""
+    return {name: WITHHELD if name == SIGNATURE else value for name, value in headers.items()}
+
+
 def sign(secrets: Iterable[str], event_id: str, at: datetime, body: str) -> dict[str, str]:
     """The header fields that prove where a message comes from: one signature for each secret that is valid now.
 
@@ -143,6 +152,6 @@ def sign(secrets: Iterable[str], event_id: str, at: datetime, body: str) -> dict
     return {
         "webhook-id": event_id,
         "webhook-timestamp": str(int(at.timestamp())),
-        "webhook-signature": " ".join(Webhook(secret).sign(event_id, at, body) for secret in secrets),
+        SIGNATURE: " ".join(Webhook(secret).sign(event_id, at, body) for secret in secrets),
         "X-Event-ID": event_id,
     }

@@ -15,6 +15,8 @@ import msgspec
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
+from app.tracing import spans
+from app.tracing.spans import Kind
 from jobs.crm.port import Headers, Timeouts
 from jobs.outbound.messages import USER_AGENT
 from jobs.outbound.ssrf import AddressRefused
@@ -103,14 +105,19 @@ class Connection:
         timeouts = self.timeouts
         if seconds is not None:
             timeouts = Timeouts(min(timeouts.connect, seconds), min(timeouts.total, seconds))
-        return await send(
-            self._session,
-            method,
-            URL(self.base_url + path, encoded=True) if "?" in path else self.base_url + path,
-            payload=payload,
-            headers={**identify(identity), **(headers or {}), **self._credentials},
-            timeouts=timeouts,
-        )
+        with spans.span(method, Kind.CLIENT, identity.trace, {"http.request.method": method}) as span:
+            answer = await send(
+                self._session,
+                method,
+                URL(self.base_url + path, encoded=True) if "?" in path else self.base_url + path,
+                payload=payload,
+                headers={**identify(identity), **span.context.fields(), **(headers or {}), **self._credentials},
+                timeouts=timeouts,
+            )
+            span.note({"http.response.status_code": answer.status})
+            if answer.status is None or answer.status >= 400:
+                span.fail(str(answer.status or "no_answer"))
+        return answer
 
 
 class _WatchedBody(aiohttp.BytesPayload):

@@ -12,6 +12,7 @@ import msgspec
 
 from app.destinations.testing.rules import Step
 from app.resources.declaration import Resource
+from app.tracing.context import TraceContext
 from app.vocabulary.states import EffectState, ErrorCode
 
 
@@ -143,6 +144,8 @@ class Headers(msgspec.Struct, frozen=True):
     event_id: str
     """Of this call's contents: `X-Event-ID`, and the `Idempotency-Key` where the CRM knows one. The same records in
     the same versions have the same id, however often they are sent."""
+    trace: TraceContext | None = None
+    """What the call belongs to: its `traceparent` continues that."""
 
 
 class Crm(Protocol):

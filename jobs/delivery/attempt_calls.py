@@ -11,6 +11,7 @@ from app.deliveries.queries import Asked, Claim
 from app.kit.postgres.database import Database
 from app.resources.declaration import Resource
 from app.resources.types.contacts import CONTACTS
+from app.tracing.context import TraceContext
 from app.vocabulary.states import OPEN_STATES, EffectState, ErrorCode
 from jobs.breaker.rules import Permits, Rejected
 from jobs.crm.port import Headers, Health, ReadBack, Reply, SentRecord
@@ -38,6 +39,7 @@ class AttemptCalls:
         *,
         leased_until: float,
         permits: Permits | None,
+        trace: TraceContext | None = None,
     ) -> None:
         self.claim = claim
         self.items = AttemptItems(claim)
@@ -47,6 +49,7 @@ class AttemptCalls:
         self._context = context
         self._client = client
         self._permits = permits
+        self._trace = trace
         self._in_progress: CallInProgress | None = None
         """If the worker is stopped during it, nobody knows what becomes of its records."""
         self._last: CallInProgress | None = None
@@ -91,7 +94,7 @@ class AttemptCalls:
         """The answer, unless nothing was done: no lease, no permit, or the CRM asked for silence."""
         if not await self._renew_lease():
             return None
-        headers = Headers(self.claim.request_id, self.event_id(records))
+        headers = Headers(self.claim.request_id, self.event_id(records), self._trace)
         self._in_progress = self._last = call = CallInProgress(
             operation=operation,
             event_id=headers.event_id,

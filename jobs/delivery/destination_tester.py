@@ -23,6 +23,7 @@ from app.kit.postgres.database import Database
 from app.resources.types.companies import COMPANIES
 from app.resources.types.contacts import CONTACTS
 from app.settings import Settings
+from app.tracing import context
 from app.vocabulary.states import CircuitState, EffectState
 from jobs.crm.answers import step
 from jobs.crm.port import Crm, Headers, Reply, Seen, SentRecord
@@ -110,7 +111,7 @@ class DestinationTester(PollingWorkerPool):
         if client is None:
             return
         steps += await self._blocked_steps(route)
-        headers = Headers(claimed.request_id, key)
+        headers = Headers(claimed.request_id, key, context.read(claimed.trace_context) or context.begin())
         taken = [resource for resource in _SAMPLES if route.types is None or resource.name in route.types]
         resource = taken[0] if taken else CONTACTS
         crm = client.crm_for(resource)
@@ -165,7 +166,7 @@ async def _send_canary(crm: Crm, record: SentRecord, headers: Headers, steps: li
 
 async def _archive(crm: Crm, key: str, remote_id: str | None, headers: Headers, steps: list[Step]) -> None:
     gone = SentRecord(record_id=key, version=2, deleted=True, remote_id=remote_id)
-    archive_headers = Headers(headers.request_id, f"{headers.event_id}-gone")
+    archive_headers = Headers(headers.request_id, f"{headers.event_id}-gone", headers.trace)
     reply = await crm.archive([gone], archive_headers)
     [outcome] = reply.outcomes
     failed = f"Remove the record {key} there. {outcome.detail or reply.detail}"

@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -21,6 +22,9 @@ from app.errors import TrancheError
 from app.kit.postgres.database import Database
 from app.resource_types.catalog import Catalog
 from app.resources.declaration import Resource
+from app.tracing import context as tracing
+from app.tracing import spans
+from app.tracing.spans import Kind
 from app.vocabulary.states import ErrorCode
 from jobs.breaker.rules import Permits, Rejected
 from jobs.delivery.attempt import DeliveryAttempt
@@ -145,7 +149,7 @@ class DestinationWorker(msgspec.Struct, eq=False, kw_only=True):
         try:
             await self.recorder.release_claim(tenant_id, destination_id, token, until=until)
         except Exception:
-            log.exception("claim_not_released", destination_id=destination_id)
+            log.exception("claim_not_released", tenant_id=tenant_id, destination_id=destination_id)
 
     async def _attempt(
         self,
@@ -159,11 +163,39 @@ class DestinationWorker(msgspec.Struct, eq=False, kw_only=True):
             if context.client is None or claim.removed:
                 await self.recorder.skip(claim)
                 return
-            calls = AttemptCalls(
-                claim, self.database, context, context.client, resource, leased_until=leased_until, permits=permits
-            )
-            attempt = DeliveryAttempt(calls, context, self.database, self.recorder)
-            recorded = await attempt.run()
+            trace = tracing.read(claim.trace_context)
+            attributes = spans.messaging("deliver", "process", len(claim.record_ids)) | {
+                "messaging.destination.name": context.destination.kind,
+                "tranche.tenant_id": claim.tenant_id,
+                "tranche.destination_id": claim.destination_id,
+                "tranche.delivery_id": claim.delivery_id,
+                "tranche.job_id": str(claim.job_id),
+                "tranche.attempt": claim.attempt,
+            }
+            with spans.span(f"deliver {context.destination.kind}", Kind.CONSUMER, trace, attributes) as span:
+                # The task is of this attempt alone, and so is what is bound here for its lines in the log.
+                structlog.contextvars.bind_contextvars(
+                    tenant_id=claim.tenant_id,
+                    destination_id=claim.destination_id,
+                    kind=context.destination.kind,
+                    delivery_id=claim.delivery_id,
+                    job_id=str(claim.job_id),
+                    request_id=claim.request_id,
+                    trace_id=span.context.trace_id,
+                )
+                calls = AttemptCalls(
+                    claim,
+                    self.database,
+                    context,
+                    context.client,
+                    resource,
+                    leased_until=leased_until,
+                    permits=permits,
+                    trace=span.context,
+                )
+                attempt = DeliveryAttempt(calls, context, self.database, self.recorder)
+                recorded = await attempt.run()
+                _describe(span, calls)
             if attempt.blocked_for is not None:
                 self.closed = True
                 self.notify_after(attempt.blocked_for)
@@ -193,3 +225,14 @@ class DestinationWorker(msgspec.Struct, eq=False, kw_only=True):
         context = self.context
         async with self.database.connection() as connection:
             return await queries.lacks_place(connection, *context.key, context.policy.concurrency)
+
+
+def _describe(span: spans.Span, calls: AttemptCalls) -> None:
+    """What became of the delivery's items."""
+    if not span.recorded:
+        return
+    counts = Counter(calls.items.states)
+    span.note({f"tranche.items.{state.value}": count for state, count in counts.items()})
+    codes = Counter(error.code for error in calls.items.errors.values())
+    if codes:
+        span.fail(codes.most_common(1)[0][0])

@@ -98,6 +98,7 @@ class Recorder(msgspec.Struct, frozen=True):
                 outcome=_outcome(items, wrote=wrote),
                 items=items,
                 age=round(age, 3),
+                seconds=round(age - claim.age, 3),
                 wait=record.wait,
                 codes=dict(Counter(e.code for e in record.errors.values())),
                 status=next((call.status for call in reversed(record.calls) if call.status is not None), None),

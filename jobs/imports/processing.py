@@ -29,6 +29,8 @@ from app.limits.policies import Policies
 from app.resource_types.catalog import Catalog
 from app.settings import Settings
 from app.telemetry import ItemsDecided, emit
+from app.tracing import context, spans
+from app.tracing.spans import Kind, Span
 from jobs.imports.steps import WHOLE_FILE, Advance, Canceled, Exhausted, Paced, Unit
 from jobs.scheduling.fair_queue import Job
 from jobs.scheduling.worker_pool import PollingWorkerPool
@@ -90,6 +92,21 @@ class ImportWorkers(PollingWorkerPool):
                 return await self._advance(connection, tenant_id, job_id, job)
 
     async def _advance(self, connection: Connection, tenant_id: int, job_id: uuid.UUID, job: Processing) -> Advance:
+        attributes: spans.Attributes = {
+            "tranche.tenant_id": tenant_id,
+            "tranche.job_id": str(job_id),
+            "tranche.step": job.step,
+        }
+        ids = {"job_id": str(job_id), "request_id": job.request_id}
+        with (
+            spans.span("process import", Kind.CONSUMER, context.read(job.trace_context), attributes) as span,
+            structlog.contextvars.bound_contextvars(tenant_id=tenant_id, trace_id=span.context.trace_id, **ids),
+        ):
+            return await self._process(connection, tenant_id, job_id, job, span)
+
+    async def _process(
+        self, connection: Connection, tenant_id: int, job_id: uuid.UUID, job: Processing, span: Span
+    ) -> Advance:
         resource = await self._catalog.find(connection, tenant_id, job.type)
         buckets = self._policies.of_key("items", tenant_id, job.key_id, job.limits, job.tenant_limits)
         budget = Budget(self._limiter, buckets)
@@ -98,13 +115,16 @@ class ImportWorkers(PollingWorkerPool):
             if await unit.work():
                 self._database.storage.note_room()
                 emit(ItemsDecided(counts=unit.counts))
+                span.note(spans.messaging("process", "process", sum(unit.counts.values())))
                 for destination_id in unit.pending:
                     self._serve(tenant_id, destination_id)
                 return Advance.WORKED
+            span.drop()
             return await unit.move_on()
         except Canceled:
             return Advance.DONE
         except Paced as wait:
+            span.drop()
             if wait.seconds >= _WORTH_SAYING:
                 await unit.say_paced()
             raise
@@ -112,6 +132,7 @@ class ImportWorkers(PollingWorkerPool):
             return await unit.fail()
         except (*COLLIDED, *HELD) as error:
             # A worker that was stopped with the job's row in its hand, say: it comes free.
+            span.drop()
             log.info("import_waits", job_id=str(job_id), error=error)
             return Advance.WAITING
         except (TrancheError, *UNREACHABLE):

@@ -86,6 +86,7 @@ async def _find_job(context: StepContext, job_id: uuid.UUID | None) -> UndoRow |
         root_job_id=imported.root_job_id,
         undo_of=None,
         request_id=imported.request_id,
+        trace_context=imported.trace_context,
         key_id=imported.key_id,
         items=0,
     )

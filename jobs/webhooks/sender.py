@@ -23,11 +23,14 @@ from app.kit.encryption import WEBHOOK_ENDPOINT, Vault
 from app.kit.postgres.database import Connection, Database
 from app.settings import Settings
 from app.telemetry import WebhookAttempted, emit
+from app.tracing import context, spans
+from app.tracing.context import TraceContext
+from app.tracing.spans import Kind
 from app.vocabulary import addresses
 from app.vocabulary.waits import parse_waits
 from app.webhooks import queries as webhook_queries
 from app.webhooks.queries import Claimed, WebhookAttempt
-from app.webhooks.rules import MessageState, Policy, Verdict, judge, sign
+from app.webhooks.rules import MessageState, Policy, Verdict, judge, sign, without_signature
 from jobs.outbound.messages import DETAIL_LENGTH, USER_AGENT, retry_after, sanitize_message
 from jobs.outbound.ssrf import open_session
 from jobs.outbound.tracebacks import drop_tracebacks
@@ -233,17 +236,39 @@ class WebhookSender:
         return disabled
 
     async def _attempt(self, claimed: Claimed) -> tuple[WebhookAttempt, Verdict]:
+        attributes: spans.Attributes = {
+            "http.request.method": "POST",
+            "tranche.tenant_id": claimed.tenant_id,
+            "tranche.endpoint_id": claimed.endpoint_id,
+            "tranche.event_id": str(claimed.event_id),
+            "tranche.attempt": claimed.attempt,
+        }
+        with spans.span("send webhook", Kind.CLIENT, context.read(claimed.trace_context), attributes) as span:
+            # The task makes one attempt after the other, and each binds its own.
+            structlog.contextvars.bind_contextvars(
+                request_id=claimed.request_id, trace_id=span.context.trace_id, message_id=claimed.message_id
+            )
+            attempt, verdict = await self._call(claimed, span.context)
+            span.note({"http.response.status_code": attempt.status})
+            if verdict.state is not MessageState.OK:
+                span.fail(str(attempt.status or "no_answer"))
+        return attempt, verdict
+
+    async def _call(self, claimed: Claimed, trace: TraceContext) -> tuple[WebhookAttempt, Verdict]:
         began = self._monotonic()
         at = self._now()
         asked: float | None = None
         status: int | None = None
         policy = self._policies[claimed.policy]
+        headers = {"Content-Type": "application/json", "User-Agent": USER_AGENT, **trace.fields()}
+        if claimed.request_id:
+            headers["X-Request-ID"] = claimed.request_id
         try:
-            headers = sign(self._secrets(claimed), str(claimed.event_id), at, claimed.body)
+            headers |= sign(self._secrets(claimed), str(claimed.event_id), at, claimed.body)
             async with self._session.post(
                 claimed.url,
                 data=claimed.body.encode(),
-                headers={"Content-Type": "application/json", "User-Agent": USER_AGENT, **headers},
+                headers=headers,
                 timeout=aiohttp.ClientTimeout(total=policy.timeout, ceil_threshold=policy.timeout + 1),
                 allow_redirects=False,
             ) as answer:
@@ -256,7 +281,13 @@ class WebhookSender:
             drop_tracebacks(error)
         milliseconds = round((self._monotonic() - began) * 1000)
         verdict = judge(status, claimed.attempt, policy.waits, self._random, policy=claimed.policy, retry_after=asked)
-        made = WebhookAttempt(at=at, status=status, milliseconds=milliseconds, detail=sanitize_message(detail, ""))
+        made = WebhookAttempt(
+            at=at,
+            status=status,
+            milliseconds=milliseconds,
+            detail=sanitize_message(detail, ""),
+            headers=None if verdict.state is MessageState.OK else without_signature(headers),
+        )
         return made, verdict
 
     def _secrets(self, claimed: Claimed) -> list[str]:

@@ -62,7 +62,8 @@ CREATE TABLE public.jobs (
     type text COLLATE pg_catalog."C",
     history_trimmed boolean DEFAULT false NOT NULL,
     dead_letters_trimmed boolean DEFAULT false NOT NULL,
-    bare boolean DEFAULT false NOT NULL
+    bare boolean DEFAULT false NOT NULL,
+    trace_context text
 );
 
 CREATE FUNCTION public.emit_job_finished(job public.jobs) RETURNS bigint
@@ -246,6 +247,7 @@ CREATE TABLE public.destination_tests (
     lease_until timestamp with time zone,
     finished_at timestamp with time zone,
     steps jsonb DEFAULT '[]'::jsonb NOT NULL,
+    trace_context text,
     CONSTRAINT destination_tests_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'done'::text])))
 );
 

@@ -86,6 +86,7 @@ async def test_destination(
             name,
             body or DestinationTestRequest(),
             request_id=exchange.request_id,
+            trace=exchange.trace,
             actor=principal.key_id,
             new_id=uuid7,
         )

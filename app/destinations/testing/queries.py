@@ -15,6 +15,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     destination_id: int
     canary: bool
     request_id: str
+    trace_context: str | None
     left: bool
     """Another worker began it and is gone."""
     late: bool
@@ -35,6 +36,7 @@ async def insert(
     *,
     canary: bool,
     request_id: str,
+    trace_context: str | None,
     most: int,
 ) -> Found:
     """False: the tenant has `most` of them under way."""

@@ -10,12 +10,12 @@ DELETE FROM destination_tests t
 WHERE t.tenant_id = $1 AND t.created_at < now() - interval '1 day';
 
 -- name: insert_destination_test
--- Unless the tenant has $6 under way already.
+-- Unless the tenant has $7 under way already.
 WITH open AS (
     SELECT count(*) AS count FROM destination_tests t WHERE t.tenant_id = $1 AND t.state <> 'done'
 )
-INSERT INTO destination_tests (tenant_id, test_id, destination_id, canary, request_id)
-SELECT $1, $2, $3, $4, $5 FROM open o WHERE o.count < $6::int
+INSERT INTO destination_tests (tenant_id, test_id, destination_id, canary, request_id, trace_context)
+SELECT $1, $2, $3, $4, $5, $6 FROM open o WHERE o.count < $7::int
 RETURNING test_id;
 
 -- name: due_destination_tests
@@ -39,7 +39,7 @@ UPDATE destination_tests t
 SET state = 'running', lease_until = now() + $3::interval
 FROM one o
 WHERE t.tenant_id = $1 AND t.test_id = $2
-RETURNING t.destination_id, t.canary, t.request_id, o.state = 'running' AS left, o.late;
+RETURNING t.destination_id, t.canary, t.request_id, t.trace_context, o.state = 'running' AS left, o.late;
 
 -- name: finish_destination_test
 -- $3 steps

@@ -17,6 +17,8 @@ from app.destinations.testing import queries as rows
 from app.destinations.testing.rules import Step, Verdict, judge
 from app.errors import Conflict, NotFound, NoWorker
 from app.kit.postgres.database import Connection, Database
+from app.tracing import context
+from app.tracing.context import TraceContext
 
 TAKING: Final = 2.0
 """Seconds that a worker has to take a test beyond the interval in which it looks for work."""
@@ -57,6 +59,7 @@ async def ask(
     asked: DestinationTestRequest,
     *,
     request_id: str,
+    trace: TraceContext | None = None,
     actor: str,
     new_id: Callable[[], uuid.UUID],
 ) -> uuid.UUID:
@@ -76,7 +79,14 @@ async def ask(
         await rows.forget(connection, tenant_id)
         test_id = new_id()
         inserted = await rows.insert(
-            connection, tenant_id, test_id, destination_id, canary=asked.canary, request_id=request_id, most=MOST_OPEN
+            connection,
+            tenant_id,
+            test_id,
+            destination_id,
+            canary=asked.canary,
+            request_id=request_id,
+            trace_context=context.keep(trace),
+            most=MOST_OPEN,
         )
         if not inserted:
             raise Conflict(f"{MOST_OPEN} tests are running already; wait until one of them is done.")

@@ -14,7 +14,7 @@ HOT: Final[Hot] = {
     "drop_saga": (f"3, {JOB}", {"sagas_failed"}),
     "resume_undo": (f"3, {JOB}", {"jobs_pkey", "sagas_tenant_id_workflow_subject_key"}),
     "count_versions": (f"3, {JOB}", {"record_versions_pkey"}),
-    "insert_undo": (f"3, {JOB}, {JOB}, {JOB}, 'r', 'k', 1", {"jobs_pkey"}),
+    "insert_undo": (f"3, {JOB}, {JOB}, {JOB}, 'r', NULL, 'k', 1", {"jobs_pkey"}),
     "grow_undo": (f"3, {JOB}, 1", {"jobs_pkey"}),
     "read_undo": (f"3, {JOB}", {"jobs_pkey"}),
     "chunk_before": (f"3, {JOB}, 2147483647", {"record_versions_pkey"}),

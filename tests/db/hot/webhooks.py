@@ -14,6 +14,6 @@ HOT: Final[Hot] = {
     "replay_message": ("3, 5, 2100", set()),  # two indexes serve it equally well
     "replay_messages": ("3, 5, 'dead'", {"webhook_messages_pkey", "webhook_messages_state"}),
     "due_endpoints": ("", {"webhook_messages_due"}),
-    "claim_message": ("3, 5, '13 s', '25 s'", {"webhook_messages_pkey", "webhook_messages_due"}),
+    "claim_message": ("3, 5, '13 s', '25 s'", {"webhook_messages_pkey", "webhook_messages_due", "jobs_pkey"}),
     "record_attempt": ("3, 2100, 1, 'ok', '0 s', '{}', 50, now(), true, NULL, NULL, ''", {"webhook_messages_pkey"}),
 }
