@@ -71,7 +71,9 @@ requirements:
 	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
 		--extra embedded --group build pyproject.toml -o requirements.txt
 	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
-		--extra embedded --group dev pyproject.toml -c requirements.txt -o requirements-dev.txt
+		--group otel -c requirements.txt -o requirements-otel.txt
+	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+		--extra embedded --group dev pyproject.toml -c requirements.txt -c requirements-otel.txt -o requirements-dev.txt
 
 $(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

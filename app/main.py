@@ -52,6 +52,7 @@ from app.monitoring.sampler import sample
 from app.records.export import Exports
 from app.resource_types.catalog import Catalog
 from app.settings import Settings
+from app.tracing.exporting import exporting
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -119,7 +120,8 @@ def create_app(settings: Settings) -> Litestar:
         counting = asyncio.create_task(count_processes(limiter))
         try:
             with _hear_shutdown(watcher.release):
-                yield
+                async with exporting(settings, "tranche-api"):
+                    yield
         finally:
             sampling.cancel()
             counting.cancel()

@@ -29,6 +29,7 @@ from app.monitoring import counters
 from app.monitoring.sampler import sample
 from app.settings import Settings
 from app.telemetry import RedisAway, emit
+from app.tracing import exporting
 from app.vocabulary.addresses import parse_networks
 from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import BreakerPolicy
@@ -225,6 +226,7 @@ async def _await_schema(settings: Settings, stopped: asyncio.Event, status: Work
 async def run(settings: Settings, *, quiet: bool = False) -> None:
     """Work until SIGTERM or SIGINT; then let calls in flight end, and stop."""
     Vault(settings.secret_key)  # raises at once, not only when there is a database
+    exporting.check(settings)  # likewise
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -235,7 +237,7 @@ async def run(settings: Settings, *, quiet: bool = False) -> None:
         await _await_schema(settings, stopped, status)
         if stopped.is_set():
             return
-        async with working(settings, status):
+        async with exporting.exporting(settings, "tranche-worker"), working(settings, status):
             log.log(logging.DEBUG if quiet else logging.INFO, "worker_started")
             await stopped.wait()
             log.info("worker_stopping")

@@ -126,7 +126,13 @@ def parse_origins(text: str) -> frozenset[str]:
     return frozenset(origins)
 
 
+def _check_endpoint(text: str) -> None:
+    if text and not text.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://, like http://localhost:4318")
+
+
 _PARSED: Final[dict[str, Callable[[str], object]]] = {
+    "otlp_endpoint": _check_endpoint,
     "webhook_waits": parse_waits,
     "destination_private": parse_networks,
     "webhook_standard_waits": parse_waits,

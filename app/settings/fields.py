@@ -46,6 +46,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0
     worker_host: Annotated[str, Doc("address of a worker's probes and metrics; in a container 0.0.0.0")] = "127.0.0.1"
     worker_port: Annotated[int, Doc("port of them; 0: none", "port", zero=True)] = 0
+    otlp_endpoint: Annotated[
+        str, Doc("where spans are sent, as OTLP over HTTP (needs tranche[otel]); empty: nowhere", "URL")
+    ] = ""
     operator_token: Annotated[str, Doc("the operator's bearer token, for /v1/tenants; empty: nobody", secret=True)] = ""
 
     # Connections to PostgreSQL.

@@ -30,6 +30,7 @@ def serve(host: str, port: int, workers: int, tls_cert: Path | None, tls_key: Pa
     from app.cli.local.server import Tls, serve_http
     from app.kit.encryption import Vault
     from app.telemetry import configure
+    from app.tracing.exporting import check
 
     if (tls_cert is None) != (tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key go together: give both or neither")
@@ -37,6 +38,7 @@ def serve(host: str, port: int, workers: int, tls_cert: Path | None, tls_key: Pa
     settings_module.check_names()
     settings = place.find()
     Vault(settings.secret_key)  # raises: without it no destination could be added
+    check(settings)
     configure(settings)
     # The processes that serve read their settings anew.
     os.environ |= {
