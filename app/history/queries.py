@@ -15,6 +15,8 @@ class Chunk(msgspec.Struct, frozen=True):
     """The versions that a chunk of a job made."""
 
     job_id: uuid.UUID
+    first_index: int
+    """It was that of the first item; versions may be gone since."""
     indexes: list[int]
     prev_job_ids: list[uuid.UUID | None] | None
     prev_item_indexes: list[int | None] | None
@@ -58,11 +60,7 @@ async def read_versions(
     return found
 
 
-class HeldChunk(Chunk, frozen=True):
-    first_index: int
-
-
-hold_chunks = Query[[int, Sequence[uuid.UUID], Sequence[int]], list[HeldChunk]]("hold_chunks")
+hold_chunks = Query[[int, Sequence[uuid.UUID], Sequence[int]], list[Chunk]]("hold_chunks")
 """(tenant_id, job_ids, item_indexes) Chunks with what these items made."""
 
 

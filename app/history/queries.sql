@@ -27,7 +27,7 @@ WITH chunks AS (
         ORDER BY x.first_index DESC LIMIT 1
     ) f
 )
-SELECT v.job_id, v.indexes, v.prev_job_ids, v.prev_item_indexes, v.versions AS blocks
+SELECT v.job_id, v.first_index, v.indexes, v.prev_job_ids, v.prev_item_indexes, v.versions AS blocks
 FROM chunks c
 JOIN record_versions v ON v.tenant_id = :tenant_id AND v.job_id = c.job_id AND v.first_index = c.first_index;
 
@@ -91,7 +91,7 @@ WHERE j.tenant_id = $1 AND j.job_id = ANY ($2::uuid[]);
 
 -- name: chunk_before
 -- The last chunk of a job that begins before the item $3.
-SELECT v.job_id, v.indexes, v.prev_job_ids, v.prev_item_indexes, v.versions AS blocks
+SELECT v.job_id, v.first_index, v.indexes, v.prev_job_ids, v.prev_item_indexes, v.versions AS blocks
 FROM record_versions v
 WHERE v.tenant_id = $1 AND v.job_id = $2 AND v.first_index < $3
 ORDER BY v.first_index DESC

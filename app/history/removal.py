@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Iterable
 
 from app.history import queries
-from app.history.queries import HeldChunk
+from app.history.queries import Chunk
 from app.history.versions import NewVersion, Place, StoredVersion, columns
 from app.kit.postgres.database import Connection
 
@@ -16,7 +16,7 @@ async def remove_versions(connection: Connection, tenant_id: int, places: Iterab
     while wanted:
         indexes = [index for _, index in wanted]
         before: set[Place] = set()
-        emptied: list[HeldChunk] = []
+        emptied: list[Chunk] = []
         for chunk in await queries.hold_chunks(connection, tenant_id, [job_id for job_id, _ in wanted], indexes):
             kept: list[NewVersion] = []
             for index, stored, place in chunk.read():

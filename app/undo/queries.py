@@ -135,7 +135,7 @@ async def read_changes(
     found: list[Change] = []
     while len(found) < limit and (chunk := await history.chunk_before(connection, tenant_id, job_id, before)):
         found += [Change(index, stored, place) for index, stored, place in chunk.read() if index < before]
-        before = chunk.indexes[0]
+        before = chunk.first_index
     return found[:limit]
 
 

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Final
 
+import asyncpg
 import msgspec
 
 from app.destinations.kinds import reach_of
@@ -56,9 +57,15 @@ class Restored(msgspec.Struct, frozen=True):
 
 
 async def restore(connection: Connection, job: Restoration, changes: Sequence[Change], *, first_index: int) -> Restored:
-    """Take these changes back; they become the items of `job` from `first_index` on."""
+    """Take these changes back; they become the items of `job` from `first_index` on.
+
+    Raises:
+        SerializationError: one of the records was erased since its change was read.
+    """
     type_id = job.resource.type_id
     locked = await queries.lock_records(connection, job.tenant_id, type_id, [c.record_id for c in changes])
+    if any(c.record_id not in locked for c in changes):
+        raise asyncpg.SerializationError("a record was erased meanwhile, with its changes: look at them anew")
     current = [locked[c.record_id] for c in changes]
     own, makers = await _find_own(connection, job, changes, current)
     places = sorted(own)
