@@ -33,6 +33,7 @@ class EraseRequest(msgspec.Struct, forbid_unknown_fields=True):
     access=ADMIN,
     answers=job_answer("The job that erases.", 202, headers=("Location", "RetryAfter")),
     keyed=True,
+    body_limit=lambda settings: service.most_bytes(settings.max_sync_items),
 )
 async def erase_records(
     type: TypeName,

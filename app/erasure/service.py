@@ -16,6 +16,8 @@ from app.sagas import queries as saga_queries
 WORKFLOW: Final = "erase"
 _MOST_ID: Final = 255
 _MOST_REASON: Final = 1_000
+_LONGEST_CHARACTER: Final = 12
+"""Bytes of one in JSON that is written as two escapes."""
 
 
 def check(ids: Sequence[str], reason: str, *, most: int) -> None:
@@ -31,6 +33,11 @@ def check(ids: Sequence[str], reason: str, *, most: int) -> None:
         seen[record_id] = place
     if not reason.strip() or len(reason) > _MOST_REASON or "\0" in reason:
         raise Invalid(f"Give a reason of at most {_MOST_REASON:,} characters; it goes to the audit log.")
+
+
+def most_bytes(most: int) -> int:
+    """Of a request with so many ids."""
+    return _LONGEST_CHARACTER * (most * (_MOST_ID + 1) + _MOST_REASON)
 
 
 async def erase(

@@ -30,7 +30,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 
 from app.errors import DatabaseUnavailable, NotFound
-from app.http.body.json import read_json
+from app.http.body.json import LIMIT, read_json
 from app.http.call import Call as Call
 from app.http.cursors import link_next
 from app.http.headers import JSON, KEY_SCHEMA, Fields, choose_type, read_key
@@ -216,6 +216,7 @@ def operation(
     types: tuple[Any, ...] = (),
     instead: Callable[[Request[Any, Any, Any]], Operation | None] | None = None,
     keyed: bool = False,
+    body_limit: Callable[[Settings], int] = lambda _: LIMIT,
     fallback: Fallback | None = None,
 ) -> Callable[[Callable[..., Awaitable[Any]]], Operation]:
     """Declare the operation that the decorated function handles.
@@ -226,6 +227,7 @@ def operation(
     business. `request_body`: of a handler that reads its body itself. `types`: of the wire, where no answer or body
     names them. `instead`: the operation that this request really is for, where the router cannot distinguish them.
     `keyed`: it takes an Idempotency-Key as an option, under which it is done once (`app.http.idempotency`).
+    `body_limit`: bytes of the body.
     `fallback`: how it is answered while PostgreSQL is away; without it, not at all.
     """
 
@@ -238,7 +240,9 @@ def operation(
         body = hints.get("body")
         read_query = None if any_query else compile_query(hints.get("query", _NoParameters))
 
-        gather = _make_gather(binds, offers, read_query, wants_query="query" in hints, body=body, access=access)
+        gather = _make_gather(
+            binds, offers, read_query, wants_query="query" in hints, body=body, access=access, body_limit=body_limit
+        )
         execute = _make_execute(function, shown, wants_connection="connection" in hints)
         name = re.sub(r"_(\w)", lambda found: found[1].upper(), function.__name__)
         read = (
@@ -319,6 +323,7 @@ def _make_gather(
     wants_query: bool,
     body: Any,
     access: Access,
+    body_limit: Callable[[Settings], int],
 ) -> Callable[[Call], Awaitable[dict[str, Any]]]:
     """What charges a request to its rate limits, and makes the arguments of a handler, all but the connection."""
 
@@ -338,7 +343,12 @@ def _make_gather(
         if body is not None:
             optional = NoneType in get_args(body)
             arguments["body"] = await read_json(
-                call.request, call.resources, call.fields, _types_of(body)[0], optional=optional
+                call.request,
+                call.resources,
+                call.fields,
+                _types_of(body)[0],
+                optional=optional,
+                limit=body_limit(call.resources[Settings]),
             )
         return arguments
 

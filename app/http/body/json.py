@@ -19,7 +19,13 @@ LIMIT: Final = 65_536
 
 
 async def read_json(
-    request: Request[Any, Any, Any], resources: Resources, fields: Fields, kind: type[Any], *, optional: bool
+    request: Request[Any, Any, Any],
+    resources: Resources,
+    fields: Fields,
+    kind: type[Any],
+    *,
+    optional: bool,
+    limit: int = LIMIT,
 ) -> Any:
     """The body as `kind`; None where it is `optional` and there is none.
 
@@ -33,11 +39,11 @@ async def read_json(
         headers.require_json(fields)
     exchange = exchange_of(request.scope)
     with resources[Intake].place(exchange.tenant_id or 0, exchange.key_id) as place:
-        place.hold(LIMIT)
+        place.hold(limit)
         body = await read_body(
             request.receive,
             fields,
-            limit=LIMIT,
+            limit=limit,
             seconds=resources[Settings].body_timeout,
             remedy="Send what this operation takes, and nothing else.",
             hold=place.hold_window,
