@@ -34,6 +34,7 @@ STABLE: Final = frozenset(
             "extract",
             "format",
             "jsonb_agg",
+            "jsonb_build_array",
             "jsonb_build_object",
             "jsonb_to_record",
         ),

@@ -3,13 +3,12 @@
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Json, Query, query
-from app.vocabulary.outcomes_wire import JsonObject
 
 
 class Erasure(msgspec.Struct, frozen=True):
@@ -47,7 +46,21 @@ class Answer(msgspec.Struct, frozen=True):
 class AuditRow(msgspec.Struct, frozen=True):
     audit_id: int
     subject: str
-    detail: Json[JsonObject]
+    detail: Json[dict[str, Any]]
+
+
+class Older(msgspec.Struct, frozen=True):
+    record_id: str
+    version: int
+    deleted: bool
+
+
+class Texts(msgspec.Struct, frozen=True):
+    """What a row says that may repeat what was erased."""
+
+    key: str
+    """Of the row, as JSON."""
+    texts: Json[Any] | None
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -72,9 +85,10 @@ async def insert_erasure(
 
 
 read_erasure = Query[[int, uuid.UUID], Erasure | None]("read_erasure")
+running_transactions = Query[[], set[str]]("running_transactions")
 is_older_work_open = Query[[int, uuid.UUID], bool]("is_older_work_open")
-live_records = Query[[int, int, Sequence[str], uuid.UUID], list[str]]("live_records")
-"""(tenant_id, type_id, record_ids, job_id)"""
+older_records = Query[[int, int, Sequence[str], uuid.UUID, Sequence[int]], list[Older]]("older_records")
+"""(tenant_id, type_id, record_ids, job_id, destination_ids)"""
 is_delivery_open = Query[[int, int, Sequence[str]], bool]("is_delivery_open")
 """(tenant_id, type_id, record_ids)"""
 
@@ -110,8 +124,8 @@ async def erase_deliveries(
 
 page_of_messages = Query[[int, int], list[Message]]("page_of_messages")
 """(tenant_id, after)"""
-rewrite_message = Query[[int, int, str, Json[list[dict[str, Any]]]], None]("rewrite_message")
-"""(tenant_id, message_id, body, attempts)"""
+rewrite_message = Query[[int, int, str | None, Json[list[dict[str, Any]]]], None]("rewrite_message")
+"""(tenant_id, message_id, body, attempts) `None`: the body stays."""
 
 
 @query
@@ -125,6 +139,20 @@ page_of_audit = Query[[int, int], list[AuditRow]]("page_of_audit")
 """(tenant_id, after)"""
 rewrite_audit = Query[[int, int, str, str], None]("rewrite_audit")
 """(tenant_id, audit_id, subject, detail)"""
+_Page = Query[[int, str], list[Texts]]
+_Rewrite = Query[[int, str, Json[Any]], None]
+FIRST: Final = uuid.UUID(int=0)
+TEXTS: Final = (
+    ('[0, "", 0]', _Page("circuit_texts"), _Rewrite("rewrite_circuit_texts")),
+    ("[0]", _Page("destination_texts"), _Rewrite("rewrite_destination_texts")),
+    ("[0, 0, 0]", _Page("call_texts"), _Rewrite("rewrite_call_texts")),
+    ("[0]", _Page("dead_letter_texts"), _Rewrite("rewrite_dead_letter_texts")),
+    ("[0]", _Page("delivery_texts"), _Rewrite("rewrite_delivery_texts")),
+    ('[0, 0, ""]', _Page("sync_texts"), _Rewrite("rewrite_sync_texts")),
+    (f'["{FIRST}"]', _Page("saga_texts"), _Rewrite("rewrite_saga_texts")),
+    (f'["{FIRST}"]', _Page("job_texts"), _Rewrite("rewrite_job_texts")),
+)
+"""By table: a key before all others, reads of a page (tenant_id, after), rewrites of a row (tenant_id, key, texts)."""
 hold_records = Query[[int, int, Sequence[str]], list[Held]]("hold_records")
 remove_records = Query[[int, int, Sequence[str]], None]("remove_records")
 renew_records = Query[[int, int, Sequence[str]], None]("renew_records")

@@ -20,6 +20,13 @@ VALUES (
 -- name: read_erasure
 SELECT j.type, j.request_id FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = $2;
 
+-- name: running_transactions
+-- Those of clients of this database. What they have written is not seen yet, and neither are the jobs they begin.
+SELECT l.virtualxid
+FROM pg_locks l
+JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND a.datname = current_database() AND a.usesysid IS NOT NULL;
+
 -- name: is_older_work_open
 -- Whether a job that was asked for before may still bring these records, or has staged rows that do.
 SELECT
@@ -30,10 +37,16 @@ SELECT
     OR EXISTS (SELECT FROM staged_chunks s WHERE s.tenant_id = $1 AND s.job_id < $2)
     OR EXISTS (SELECT FROM staged_repeats r WHERE r.tenant_id = $1 AND r.job_id < $2);
 
--- name: live_records
--- Those of these records that are there, and were last changed by a job before this one.
-SELECT r.record_id FROM records r
-WHERE r.tenant_id = $1 AND r.type_id = $2 AND r.record_id = ANY ($3::text[]) AND NOT r.deleted AND r.job_id < $4
+-- name: older_records
+-- Those of these records that were last changed by a job before this one: live ones, and tombstones that a destination of
+-- $5 has not archived as far as is known.
+SELECT r.record_id, r.version, r.deleted FROM records r
+WHERE r.tenant_id = $1 AND r.type_id = $2 AND r.record_id = ANY ($3::text[]) AND r.job_id < $4
+    AND (NOT r.deleted OR EXISTS (
+        SELECT FROM record_syncs s
+        WHERE s.tenant_id = $1 AND s.type_id = $2 AND s.record_id = r.record_id AND s.destination_id = ANY ($5::int[])
+            AND s.synced_version < r.version
+    ))
 ORDER BY r.record_id;
 
 -- name: is_delivery_open
@@ -111,7 +124,7 @@ LIMIT 1000;
 
 -- name: rewrite_message
 -- With its attempts ($4), of which what a receiver answered may repeat it.
-UPDATE webhook_messages SET body = $3, attempts = $4::text::jsonb WHERE tenant_id = $1 AND message_id = $2;
+UPDATE webhook_messages SET body = coalesce($3, body), attempts = $4::text::jsonb WHERE tenant_id = $1 AND message_id = $2;
 
 -- name: page_of_answers
 SELECT k.route, k.key, k.answer FROM idempotency_keys k
@@ -132,6 +145,104 @@ LIMIT 2000;
 
 -- name: rewrite_audit
 UPDATE audit_log SET subject = $3, detail = $4::text::jsonb WHERE tenant_id = $1 AND audit_id = $2;
+
+-- Texts that others wrote (a destination, an operator, an error), which may repeat what was erased: a page of rows after
+-- the one of the key $2, a JSON array, each with its texts as JSON; and what is left of them.
+
+-- name: circuit_texts
+SELECT jsonb_build_array(c.destination_id, c.circuit, c.change_id) AS key, to_jsonb(c.detail) AS texts
+FROM circuit_changes c
+WHERE c.tenant_id = $1 AND (c.destination_id, c.circuit, c.change_id) > (
+    ($2::text::jsonb ->> 0)::int, $2::text::jsonb ->> 1, ($2::text::jsonb ->> 2)::bigint
+)
+ORDER BY c.destination_id, c.circuit, c.change_id
+LIMIT 2000;
+
+-- name: rewrite_circuit_texts
+UPDATE circuit_changes SET detail = $3::text::jsonb #>> '{}'
+WHERE tenant_id = $1 AND destination_id = ($2::text::jsonb ->> 0)::int AND circuit = $2::text::jsonb ->> 1
+    AND change_id = ($2::text::jsonb ->> 2)::bigint;
+
+-- name: destination_texts
+SELECT jsonb_build_array(d.destination_id) AS key, to_jsonb(d.blocked_detail) AS texts
+FROM destinations d
+WHERE d.tenant_id = $1 AND d.destination_id > ($2::text::jsonb ->> 0)::int
+ORDER BY d.destination_id
+LIMIT 2000;
+
+-- name: rewrite_destination_texts
+UPDATE destinations SET blocked_detail = $3::text::jsonb #>> '{}'
+WHERE tenant_id = $1 AND destination_id = ($2::text::jsonb ->> 0)::int;
+
+-- name: call_texts
+SELECT jsonb_build_array(c.delivery_id, c.attempt, c.call) AS key, to_jsonb(c.detail) AS texts
+FROM delivery_calls c
+WHERE c.tenant_id = $1 AND (c.delivery_id, c.attempt, c.call) > (
+    ($2::text::jsonb ->> 0)::bigint, ($2::text::jsonb ->> 1)::int, ($2::text::jsonb ->> 2)::int
+)
+ORDER BY c.delivery_id, c.attempt, c.call
+LIMIT 2000;
+
+-- name: rewrite_call_texts
+UPDATE delivery_calls SET detail = $3::text::jsonb #>> '{}'
+WHERE tenant_id = $1 AND delivery_id = ($2::text::jsonb ->> 0)::bigint AND attempt = ($2::text::jsonb ->> 1)::int
+    AND call = ($2::text::jsonb ->> 2)::int;
+
+-- name: dead_letter_texts
+SELECT jsonb_build_array(l.dead_letter_id) AS key, jsonb_build_array(l.error_detail, l.note) AS texts
+FROM dead_letters l
+WHERE l.tenant_id = $1 AND l.dead_letter_id > ($2::text::jsonb ->> 0)::bigint
+ORDER BY l.dead_letter_id
+LIMIT 2000;
+
+-- name: rewrite_dead_letter_texts
+UPDATE dead_letters SET error_detail = $3::text::jsonb ->> 0, note = $3::text::jsonb ->> 1
+WHERE tenant_id = $1 AND dead_letter_id = ($2::text::jsonb ->> 0)::bigint;
+
+-- name: delivery_texts
+SELECT jsonb_build_array(d.delivery_id) AS key, d.errors AS texts
+FROM deliveries d
+WHERE d.tenant_id = $1 AND d.delivery_id > ($2::text::jsonb ->> 0)::bigint
+ORDER BY d.delivery_id
+LIMIT 2000;
+
+-- name: rewrite_delivery_texts
+UPDATE deliveries SET errors = $3::text::jsonb WHERE tenant_id = $1 AND delivery_id = ($2::text::jsonb ->> 0)::bigint;
+
+-- name: sync_texts
+SELECT jsonb_build_array(s.destination_id, s.type_id, s.record_id) AS key, to_jsonb(s.error_detail) AS texts
+FROM record_syncs s
+WHERE s.tenant_id = $1 AND (s.destination_id, s.type_id, s.record_id) > (
+    ($2::text::jsonb ->> 0)::int, ($2::text::jsonb ->> 1)::smallint, $2::text::jsonb ->> 2
+)
+ORDER BY s.destination_id, s.type_id, s.record_id
+LIMIT 2000;
+
+-- name: rewrite_sync_texts
+UPDATE record_syncs SET error_detail = $3::text::jsonb #>> '{}'
+WHERE tenant_id = $1 AND destination_id = ($2::text::jsonb ->> 0)::int AND type_id = ($2::text::jsonb ->> 1)::smallint
+    AND record_id = $2::text::jsonb ->> 2;
+
+-- name: saga_texts
+SELECT jsonb_build_array(s.saga_id) AS key, to_jsonb(s.error) AS texts
+FROM sagas s
+WHERE s.tenant_id = $1 AND s.saga_id > ($2::text::jsonb ->> 0)::uuid
+ORDER BY s.saga_id
+LIMIT 2000;
+
+-- name: rewrite_saga_texts
+UPDATE sagas SET error = $3::text::jsonb #>> '{}' WHERE tenant_id = $1 AND saga_id = ($2::text::jsonb ->> 0)::uuid;
+
+-- name: job_texts
+SELECT jsonb_build_array(j.job_id) AS key, jsonb_build_array(j.error, j.waiting) AS texts
+FROM jobs j
+WHERE j.tenant_id = $1 AND j.job_id > ($2::text::jsonb ->> 0)::uuid
+ORDER BY j.job_id
+LIMIT 2000;
+
+-- name: rewrite_job_texts
+UPDATE jobs SET error = nullif($3::text::jsonb -> 0, 'null'), waiting = nullif($3::text::jsonb -> 1, 'null')
+WHERE tenant_id = $1 AND job_id = ($2::text::jsonb ->> 0)::uuid;
 
 -- name: hold_records
 SELECT r.record_id, r.job_id, r.version, r.deleted FROM records r

@@ -43,8 +43,12 @@ FROM (SELECT) one
 LEFT JOIN idempotency_keys k ON k.tenant_id = :tenant_id AND k.route = :route AND k.key = :key;
 
 -- name: existing_records
--- Which of these records there are. Records are never removed, so nobody has to hold what is found.
-SELECT r.record_id FROM records r WHERE r.tenant_id = $1 AND r.type_id = $2 AND r.record_id = ANY ($3::text[]);
+-- Which of these records there are. An erasure cannot remove what is found until it is written; other writers are not kept
+-- from it.
+SELECT r.record_id FROM records r
+WHERE r.tenant_id = $1 AND r.type_id = $2 AND r.record_id = ANY ($3::text[])
+ORDER BY r.record_id
+FOR KEY SHARE;
 
 -- part: merged_document
 -- An item's document over the stored one, which is the item's where that names all that is there: merging costs several

@@ -258,18 +258,19 @@ class _Intake:
 
     async def _begin(self, packed: PackedChunk) -> None:
         """Job, key and first chunk, unless the key was answered since we looked."""
-        arrival = self._announce()
+        arrival: upload_queries.Arrival | None = None
 
         async def begin(connection: Connection) -> None:
+            nonlocal arrival
             self._claim = await service.claim_key(connection, self._upload)
-            if not self._replaying:
+            arrival = None if self._replaying else self._announce()
+            if arrival is not None:
                 await upload_queries.begin(connection, arrival)
                 await upload_queries.renew(connection, arrival, self._size)
                 await upload_queries.store(connection, arrival, packed)
 
         await self._under_key(begin)
-        if not self._replaying:
-            self._arrival = arrival
+        self._arrival = arrival
 
     async def _under_key(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """One transaction, tried again where somebody else committed something under the key while we looked."""

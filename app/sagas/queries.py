@@ -56,7 +56,7 @@ class FailedSaga(msgspec.Struct, frozen=True, kw_only=True):
     """A saga that could go neither forward nor back."""
 
     id: uuid.UUID
-    workflow: Literal["undo", "consistency"]
+    workflow: Literal["undo", "consistency", "erase"]
     job_id: uuid.UUID
     """What it is about: the undo job, or the import that asked for `consistency=all_destinations`."""
     detail: str | None
