@@ -51,9 +51,10 @@ KEY_SCHEMA: Final = {"type": "string", "minLength": 1, "maxLength": 255, "patter
 
 
 def read_key(fields: Fields) -> tuple[str, str]:
-    """The idempotency key and the field as it was sent: `abc` and `"abc"` (RFC 8941) are one key."""
+    """The idempotency key and the field as it was sent: `abc` and `"abc"` (RFC 8941) are one key. An empty one is none:
+    whoever sends it means to be safe, and is not."""
     sent = fields.one("idempotency-key")
-    if not sent:
+    if sent is None:
         raise KeyMissing()
     return parse_key(sent), sent
 

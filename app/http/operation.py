@@ -396,7 +396,7 @@ def _send(answer: Reply[bytes] | ASGIResponse) -> ASGIResponse:
 
 def _read_optional_key(call: Call) -> str | None:
     """From here on every answer echoes it."""
-    if not call.fields.one("idempotency-key"):
+    if call.fields.one("idempotency-key") is None:
         return None
     key, call.exchange.idempotency_key = read_key(call.fields)
     return key

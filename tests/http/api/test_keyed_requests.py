@@ -64,6 +64,12 @@ async def test_without_a_key_nothing_is_stored(api: Api, db: Db) -> None:
     assert await db.fetchval("SELECT count(*) FROM idempotency_keys") == 0
 
 
+async def test_an_empty_key_is_refused(api: Api) -> None:
+    """Whoever sends it believes that the request can be repeated."""
+    refused = await post(api, "/v1/keys", KEY, key="")
+    assert (refused.status, refused.json()["code"]) == (400, "IDEMPOTENCY_KEY_INVALID")
+
+
 async def test_another_request_under_the_same_key_is_refused(api: Api) -> None:
     await post(api, "/v1/keys", KEY)
     answer = await post(api, "/v1/keys", KEY | {"name": "other"})

@@ -23,7 +23,7 @@ from app.api.routes import OPERATIONS
 from app.settings import PREFIX, Settings
 from tests import stored
 from tests.fuzz.mutations import SLOTS, make_case
-from tests.http.conftest import Answer, Api, aiohttp_session, free_port, person
+from tests.http.conftest import Answer, Api, aiohttp_session, free_port, person, serve
 from tests.http.records.test_contacts import add
 from tests.http.world import ABSENT
 
@@ -32,16 +32,26 @@ HERE = Path(__file__).parents[1]
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-async def test_schemathesis_finds_nothing_undocumented(api: Api) -> None:
+async def test_schemathesis_finds_nothing_undocumented(settings: Settings, api_key: str) -> None:
     """Positive and negative data, examples, boundaries and links, as `schemathesis.toml` beside this says."""
-    await api.push([person(1)])
-    command = [sys.executable, "-m", "schemathesis.cli", "run", api.url + "/openapi.json", "--no-color"]
-    environment = os.environ | {"TRANCHE_API_KEY": str(api.key), "PYTHONPATH": str(HERE.parents[1])}
-    process = await asyncio.create_subprocess_exec(
-        *command, env=environment, cwd=HERE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    output, _ = await asyncio.wait_for(process.communicate(), 840)
+    operator = "the-operators-own-token"
+    async with (
+        serve(msgspec.structs.replace(settings, operator_token=operator, limit_address="0")) as url,
+        aiohttp_session() as session,
+    ):
+        await Api(session, url, api_key).push([person(1)])
+        command = [sys.executable, "-m", "schemathesis.cli", "run", url + "/openapi.json", "--no-color"]
+        environment = os.environ | {"TRANCHE_API_KEY": api_key, "TRANCHE_OPERATOR_TOKEN": operator}
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env=environment | {"PYTHONPATH": str(HERE.parents[1])},
+            cwd=HERE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await asyncio.wait_for(process.communicate(), 840)
     assert process.returncode == 0, output.decode()[-6000:]
+    assert b"Authentication failed" not in output, "an operation was only ever refused"
     operations = sum(len(methods) for methods in make_document(OPERATIONS, Settings())["paths"].values())
     told = f"{operations - 1} selected"  # the document that it has loaded is left out
     assert told.encode() in output
