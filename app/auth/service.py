@@ -75,11 +75,11 @@ async def ensure_tenant(connection: Connection, name: str, *, actor: str = OPERA
     Raises:
         Invalid: no tenant can have this name.
     """
+    if not _TENANT.fullmatch(name):
+        raise Invalid(f"{name!r} is not a valid tenant name: use a-z, 0-9, '-' and '_', at most 63 characters.")
     found = await rows.find_tenants(connection, name)
     if found:
         return found[0][0]
-    if not _TENANT.fullmatch(name):
-        raise Invalid(f"{name!r} is not a valid tenant name: use a-z, 0-9, '-' and '_', at most 63 characters.")
     async with connection.transaction():
         tenant_id = await rows.ensure_tenant(connection, name)
         await write_audit(connection, tenant_id, actor, "tenant.create", f"tenant:{name}")

@@ -14,6 +14,7 @@ from app import errors as domain_errors
 from app.errors import (
     ClientGone,
     DatabaseUnavailable,
+    Invalid,
     MalformedRequest,
     NotFound,
     Overloaded,
@@ -171,6 +172,8 @@ def recognize(error: Exception) -> TrancheError | None:
         )
     if isinstance(error, asyncpg.QueryCanceledError | asyncpg.LockNotAvailableError):
         return Overloaded(retry_after=1.0)
+    if isinstance(error, asyncpg.CharacterNotInRepertoireError):
+        return Invalid("A text holds the character NUL, which cannot be stored; leave it out.")
     if isinstance(error, asyncpg.TransactionRollbackError):
         return Overloaded(retry_after=1.0)
     if isinstance(error, asyncpg.InsufficientResourcesError | asyncpg.ReadOnlySQLTransactionError):

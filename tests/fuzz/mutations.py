@@ -74,8 +74,8 @@ class Case(msgspec.Struct, frozen=True):
     fields: list[tuple[bytes, bytes]]
     body: bytes
     piece: int
-    media: str
-    """Of the sound body."""
+    size: int
+    """Bytes of the body before it was compressed."""
 
 
 def make_case(seed: int, number: int, things: Things, key: str, operator: str) -> Case:
@@ -89,7 +89,7 @@ def make_case(seed: int, number: int, things: Things, key: str, operator: str) -
     headers["authorization"] = f"Bearer {operator if '/tenants' in operation.path else key}"
     if slots is IMPORT or dice.random() < 0.2:
         headers["idempotency-key"] = f"fuzz-{seed}-{number}"
-    body, encoding = _compress(dice, body)
+    body, encoding, size = _compress(dice, body)
     if encoding:
         headers["content-encoding"] = encoding
     fields = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
@@ -104,7 +104,7 @@ def make_case(seed: int, number: int, things: Things, key: str, operator: str) -
     named = {name: _name(dice, kind, things) for name, kind in slots.path.items()}
     target = operation.path.format_map(named) + (dice.choice(_QUERIES) if dice.random() < 0.3 else "")
     piece = dice.choice((1 << 16, 1 << 16, 1_000, 7 if len(body) < 2_000 else 4_096))
-    return Case(operation.id, operation.method, target.encode(), fields, body, piece, media)
+    return Case(operation.id, operation.method, target.encode(), fields, body, piece, size)
 
 
 def _name(dice: random.Random, kind: str, things: Things) -> str:
@@ -136,7 +136,13 @@ def make_body(dice: random.Random, slots: Slots, media: str, things: Things) -> 
         body = _flip(dice, body)
     if dice.random() < 0.03:
         body = dice.choice(
-            (b"", b"\xef\xbb\xbf" + body, body.decode("utf-8", "replace").encode("utf-16"), body * 50, body[::-1])
+            (
+                b"",
+                b"\xef\xbb\xbf" + body,
+                body.decode("utf-8", "replace").encode("utf-16"),
+                body * 50 if len(body) < 20_000 else body,
+                body[::-1],
+            )
         )
     return body
 
@@ -276,13 +282,13 @@ def _flip(dice: random.Random, body: bytes) -> bytes:
             return body[:at] + dice.choice(_SPLICES) + body[at:]
 
 
-def _compress(dice: random.Random, body: bytes) -> tuple[bytes, str]:
-    """The body as it is sent, and its Content-Encoding."""
+def _compress(dice: random.Random, body: bytes) -> tuple[bytes, str, int]:
+    """The body as it is sent, its Content-Encoding, and its size before."""
     roll = dice.random()
     if roll < 0.75:
-        return body, ""
+        return body, "", len(body)
     if roll < 0.78:
-        return body, dice.choice(_ENCODINGS)
+        return body, dice.choice(_ENCODINGS), len(body)
     if roll < 0.781:
         body = b" " * 30_000_000 + body  # what it inflates to is a thousand times as long
     name = dice.choice(("gzip", "zstd"))
@@ -299,4 +305,4 @@ def _compress(dice: random.Random, body: bytes) -> tuple[bytes, str]:
             packed += dice.choice((packed, b"trailing", b"\0" * 9, squeeze(b"")))
         case 3:
             packed = squeeze(packed)
-    return packed, name
+    return packed, name, max(len(body), len(packed))

@@ -232,6 +232,15 @@ async def test_the_operator_makes_and_disables_tenants(operator: Api) -> None:
     assert (await operator.get("/v1/tenants/nobody")).status == 404
 
 
+async def test_a_name_that_cannot_be_stored_is_refused(settings: Settings) -> None:
+    """The database refuses NUL wherever it is asked; nobody gets a 500 for it."""
+    settings = msgspec.structs.replace(settings, operator_token=OPERATOR_TOKEN)
+    async with serve(settings) as url, aiohttp_session() as session:
+        refused = await send(Api(session, url, OPERATOR_TOKEN), "POST", "/v1/tenants", {"name": "a\0b"})
+    assert (refused.status, refused.json()["code"]) == (400, "INVALID_PARAMETER")
+    assert "NUL" in refused.json()["detail"]
+
+
 async def test_tenants_are_for_the_operator_alone(operator: Api, api: Api, api_key: str) -> None:
     for key in (None, "wrong", api_key):
         assert (await operator.as_key(key).get("/v1/tenants")).status == 401
