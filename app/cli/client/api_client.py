@@ -224,11 +224,12 @@ class ApiClient:
             TimedOutError: there is none in time.
         """
         wait = self.limits.wait(what, 1, self.clock.now())
+        if wait <= 0:
+            return
         if wait > self.deadline.left():
             raise TimedOutError(f"the rate limit of {what} allows the next one in {wait:.0f} s", retry_after=wait)
-        if wait > 0:
-            self.notify(f"the rate limit of {what} is used up; going on in {wait:.1f} s")
-            await self.clock.sleep(wait)
+        self.notify(f"the rate limit of {what} is used up; going on in {wait:.1f} s")
+        await self.clock.sleep(wait)
 
     async def _read(self, response: aiohttp.ClientResponse) -> Response:
         self.limits.note(response.headers, self.clock.now())
