@@ -48,6 +48,9 @@ _LONG_LAG: Final = 0.05
 there takes this long, those who arrive keep those who are being accepted from coming to an end."""
 _EARLY: Final = 0.8
 """Part of the time that an import may wait, from which on others are refused on arrival."""
+_STUCK_AFTER: Final = 0.25
+"""Seconds after which an import of a tenant that has none in progress does not wait for its turn any more: those before
+it may all be waiting for a lock, and nobody knows when one of them ends."""
 _NEVER_SHED: Final = 8
 """Imports that wait, which are too few to say that the queue is too long."""
 
@@ -55,13 +58,14 @@ _held: Final[ContextVar[asyncio.Task[Any] | None]] = ContextVar("held", default=
 
 
 class _Waiter:
-    __slots__ = ("actor", "future", "load", "queued", "size")
+    __slots__ = ("actor", "future", "load", "queued", "rescue", "size")
 
     def __init__(self, actor: Actor, size: int) -> None:
         self.actor = actor
         self.size = size
         self.load = max(size, _LEAST_COST) / actor.weight
         self.queued = False
+        self.rescue: asyncio.TimerHandle | None = None
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
@@ -137,6 +141,11 @@ class _Slots:
             del self.waiting[tenant_id], self.loads[tenant_id]
             self._order.remove(tenant_id)
         return True
+
+    def is_first(self, waiter: _Waiter) -> bool:
+        """Its tenant has nothing in progress, and it may start."""
+        tenant_id = waiter.actor.tenant_id
+        return not self._of[tenant_id] and self.waiting[tenant_id][0] is waiter and self.may_start(tenant_id)
 
     def next(self) -> _Waiter | None:
         """The first one of the tenant that is next among those that may have one more."""
@@ -279,11 +288,13 @@ class ConnectionQueue:
 
     def _hand_on(self) -> None:
         while self._free and (found := self._find_next()):
-            slots, waiter = found
-            self._forget(slots, waiter)
-            if not waiter.future.done():
-                self._start(slots, waiter.actor, waiter.size)
-                waiter.future.set_result(None)
+            self._admit(*found)
+
+    def _admit(self, slots: _Slots, waiter: _Waiter) -> None:
+        self._forget(slots, waiter)
+        if not waiter.future.done():
+            self._start(slots, waiter.actor, waiter.size)
+            waiter.future.set_result(None)
 
     def _find_next(self) -> tuple[_Slots, _Waiter] | None:
         """Imports have to wait for all else, but are never kept out by it."""
@@ -304,6 +315,7 @@ class ConnectionQueue:
             self._rate.note(0, loop.time(), waiting=True)
             self._hand_on()
             self._shed()
+            self._watch_over(waiter)
         limit = min(loop.time() + self._timeout, until)
         timer = loop.call_at(limit, self._expire, slots, waiter)
         watch = None if gone is None or waiter.future.done() else asyncio.ensure_future(gone())
@@ -317,8 +329,22 @@ class ConnectionQueue:
             raise
         finally:
             timer.cancel()
+            if waiter.rescue is not None:
+                waiter.rescue.cancel()
             if watch is not None:
                 watch.cancel()
+
+    def _watch_over(self, waiter: _Waiter) -> None:
+        waiter.rescue = asyncio.get_running_loop().call_later(_STUCK_AFTER, self._rescue, waiter)
+
+    def _rescue(self, waiter: _Waiter) -> None:
+        """One import of a tenant that has none in progress, as long as few are begun like this."""
+        if not waiter.queued:
+            return
+        if self._free and self._imports.is_first(waiter):
+            self._admit(self._imports, waiter)
+        else:
+            self._watch_over(waiter)
 
     def _shed(self) -> None:
         """Refuse the newest of the longest queue until the rest can be served in time."""

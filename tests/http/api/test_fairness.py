@@ -19,13 +19,19 @@ WHERE datname = current_database() AND application_name = 'tranche api' AND wait
 """
 
 
+async def waiting(db: Db) -> int:
+    await db.execute("SELECT pg_stat_clear_snapshot()")  # else a transaction sees its first one for ever
+    count: int = await db.fetchval(_WAITING)
+    return count
+
+
 async def stuck(db: Db) -> None:
     """Until no more of the crowd come to wait for the lock."""
     before, now = 0, 0
     async with asyncio.timeout(60):
         while now == 0 or now != before:
             await asyncio.sleep(0.3)
-            before, now = now, await db.fetchval(_WAITING)
+            before, now = now, await waiting(db)
 
 
 async def test_a_crowd_of_one_tenant_leaves_connections_for_others(settings: Settings, api_key: str, db: Db) -> None:
@@ -45,7 +51,7 @@ async def test_a_crowd_of_one_tenant_leaves_connections_for_others(settings: Set
                     assert (await other.push([person(number)])).status == 207
                     assert (await other.get(f"/v1/contacts/c{number}")).status == 200
                     assert (await crowd.as_key(None).get("/health/ready")).status == 200
-            assert await db.fetchval(_WAITING) > 1, "the crowd was not stuck, and nothing was shown"
+            assert await waiting(db) > 1, "the crowd was not stuck, and nothing was shown"
             assert not any(task.done() and task.result().status == 207 for task in pushing)
         answers = await asyncio.gather(*pushing)
         assert {answer.status for answer in answers} <= {207, 503}
@@ -66,6 +72,6 @@ async def test_a_crowd_of_readers_leaves_connections_as_well(settings: Settings,
             async with asyncio.timeout(60):
                 assert (await other.push([person(1)])).status == 207
                 assert (await other.get("/v1/jobs")).status == 200
-            assert await db.fetchval(_WAITING) > 1
+            assert await waiting(db) > 1
             assert not any(task.done() and task.result().status == 200 for task in reading)
         await asyncio.gather(*reading)

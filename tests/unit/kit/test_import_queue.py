@@ -96,7 +96,7 @@ async def test_large_batches_get_no_more_bytes_than_small_ones() -> None:
         imports.send(2, 2_000, 2_620, seconds=0.0)
         await imports.until(1_000)
         served = imports.served()
-        assert abs(served[1] - served[2]) <= 5 * 262_000, "those that were in progress at a time"
+        assert abs(served[1] - served[2]) <= 7 * 262_000, "those that were in progress at a time"
 
 
 async def test_a_tenant_gets_its_share_by_weight() -> None:
