@@ -50,7 +50,7 @@ chaos: $(DEV)
 chaos-bugs: $(DEV)
 	$(BIN)/python -m tests.chaos bugs
 
-# A million mutated requests, some twenty minutes on two cores; what a failure names is repeated by:
+# A million mutated requests, up to an hour on two busy cores (Ctrl-C prints what it has seen); what a failure names is repeated by:
 # python -m tests.fuzz --seed … --only …
 BODIES ?= 1000000
 fuzz: $(DEV)

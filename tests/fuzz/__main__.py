@@ -109,7 +109,7 @@ def _parse() -> argparse.Namespace:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--bodies", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--service", type=float, default=0.4, help="share of the bodies that goes through everything")
+    parser.add_argument("--service", type=float, default=0.25, help="share of the bodies that goes through everything")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", type=int, help="this case alone, shown whole")
     parser.add_argument("--share", help=argparse.SUPPRESS)
