@@ -166,7 +166,7 @@ async def test_the_newest_of_the_longest_queue_is_refused_and_no_other(shed: lis
 
 
 async def test_what_cannot_be_served_in_time_is_refused_on_arrival(shed: list[tuple[int, str]]) -> None:
-    async with some(timeout=1.0) as imports:
+    async with some(timeout=4.0) as imports:
         assert imports.queue.refuse(Actor(1), 2_600) is None
         await asyncio.gather(*imports.send(1, 200, seconds=0.02), return_exceptions=True)
         imports.send(1, 2_000, seconds=0.02)
