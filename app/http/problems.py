@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 MEDIA_TYPE: Final = "application/problem+json"
 
-_SCHEMA_MISSING: Final = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
+SCHEMA_MISSING: Final = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -166,7 +166,7 @@ def recognize(error: Exception) -> TrancheError | None:
         return MalformedRequest("The connection was closed before the body was complete.")
     if isinstance(error, HTTPException):
         return _from_framework(error)
-    if isinstance(error, _SCHEMA_MISSING):
+    if isinstance(error, SCHEMA_MISSING):
         return DatabaseUnavailable(
             "The database lacks this release's schema; an operator must run: tranche migrate", retry_after=5.0
         )

@@ -21,7 +21,7 @@ from app.http.call import Call
 from app.http.cursors import link_next
 from app.http.headers import CSV, JSON, NDJSON, choose_type
 from app.http.principal import Principal
-from app.http.problems import recognize
+from app.http.problems import SCHEMA_MISSING, recognize
 from app.http.reply import Reply
 from app.kit.postgres.database import Database
 from app.kit.postgres.replica import Replica
@@ -41,7 +41,6 @@ _LOG_EVERY: Final = 1.0
 _MOST_RECENT: Final = 10_000
 _OWN_ALONE: Final = frozenset({"import"})
 """Scopes of a key that sees only what it asked for itself."""
-_SCHEMA_MISSING: Final = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
 _NOTHING: Final = (
     "The database cannot be reached, and this was not read lately enough to be shown as it was then. Send the request "
     "again."
@@ -225,7 +224,7 @@ async def _execute(call: Call, read: Read) -> Reply[bytes] | ASGIResponse:
 
 def _is_unavailable(error: Exception) -> bool:
     """Whether PostgreSQL could not answer in time, rather than refused."""
-    if isinstance(error, _SCHEMA_MISSING):
+    if isinstance(error, SCHEMA_MISSING):
         return False
     return isinstance(recognize(error), DatabaseUnavailable | Overloaded | StorageFull)
 
