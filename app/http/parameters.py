@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from functools import partial
 from typing import Annotated, Final
 
 import msgspec
@@ -22,15 +23,21 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     """`next_cursor` of the page before; without it, the first page."""
 
 
-def parse_job_id(text: str) -> uuid.UUID:
-    """Raises `NotFound`: no job has such an id."""
+def parse_uuid(text: str, *, missing: str) -> uuid.UUID:
+    """Raises `NotFound`: nothing has such an id; it is `missing`."""
     try:
         parsed = uuid.UUID(text)
     except ValueError:
-        raise NotFound("There is no such job.") from None
+        raise NotFound(missing) from None
     if str(parsed) != text.lower():
-        raise NotFound("There is no such job.")
+        raise NotFound(missing)
     return parsed
+
+
+def uuid_path(description: str, example: str, *, missing: str) -> Path:
+    """An id that is a UUID; what is none is not found: there it is `missing`."""
+    schema = {"type": "string", "format": "uuid"}
+    return Path(description=description, schema=schema, example=example, parse=partial(parse_uuid, missing=missing))
 
 
 def number_path(description: str, example: int, *, below: int, missing: str) -> Path:
@@ -53,15 +60,9 @@ TypeName = Annotated[
         example="contacts",
     ),
 ]
-JobId = Annotated[
-    uuid.UUID,
-    Path(
-        description="The job.",
-        schema={"type": "string", "format": "uuid"},
-        example="01992e3c-7a10-7c3e-8f4e-2b1d5c6a7f80",
-        parse=parse_job_id,
-    ),
-]
+_NO_JOB: Final = "There is no such job."
+parse_job_id: Final = partial(parse_uuid, missing=_NO_JOB)
+JobId = Annotated[uuid.UUID, uuid_path("The job.", "01992e3c-7a10-7c3e-8f4e-2b1d5c6a7f80", missing=_NO_JOB)]
 
 
 def read_preferences(call: Call) -> Preferences:

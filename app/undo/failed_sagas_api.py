@@ -7,9 +7,8 @@ from typing import Annotated, Final
 import msgspec
 
 from app.auth.authorization import ADMIN, READING
-from app.errors import NotFound
-from app.http.operation import Answer, Path, operation
-from app.http.parameters import parse_job_id
+from app.http.operation import Answer, operation
+from app.http.parameters import uuid_path
 from app.http.principal import Principal
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Connection, Database
@@ -33,21 +32,8 @@ class SagaDropRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
 
 
-def _parse(text: str) -> uuid.UUID:
-    try:
-        return parse_job_id(text)
-    except NotFound:
-        raise NotFound("There is no such saga.") from None
-
-
 SagaId = Annotated[
-    uuid.UUID,
-    Path(
-        description="The saga.",
-        schema={"type": "string", "format": "uuid"},
-        example="01992e41-90d1-7a52-8b1e-5a5f0f6e2b11",
-        parse=_parse,
-    ),
+    uuid.UUID, uuid_path("The saga.", "01992e41-90d1-7a52-8b1e-5a5f0f6e2b11", missing="There is no such saga.")
 ]
 
 
