@@ -16,16 +16,20 @@ CROSS JOIN LATERAL (
     WHERE p.place IS NOT NULL
 )
 
--- name: chunks_with_versions
--- The chunks with what these items of these jobs made.
-WITH chunks AS (
-    SELECT DISTINCT t.job_id, f.first_index
+-- part: chunks_of_items
+-- Those with what these items of these jobs made.
+SELECT DISTINCT t.job_id, f.first_index
     FROM unnest(:job_ids::uuid[], :item_indexes::int[]) AS t(job_id, item_index)
     CROSS JOIN LATERAL (
         SELECT x.first_index FROM record_versions x
         WHERE x.tenant_id = :tenant_id AND x.job_id = t.job_id AND x.first_index <= t.item_index
         ORDER BY x.first_index DESC LIMIT 1
     ) f
+
+-- name: chunks_with_versions
+-- The chunks with what these items of these jobs made.
+WITH chunks AS (
+    {{chunks_of_items}}
 )
 SELECT v.job_id, v.first_index, v.indexes, v.prev_job_ids, v.prev_item_indexes, v.versions AS blocks
 FROM chunks c
@@ -34,13 +38,7 @@ JOIN record_versions v ON v.tenant_id = :tenant_id AND v.job_id = c.job_id AND v
 -- name: hold_chunks
 -- The same, for this transaction alone.
 WITH chunks AS MATERIALIZED (
-    SELECT DISTINCT t.job_id, f.first_index
-    FROM unnest(:job_ids::uuid[], :item_indexes::int[]) AS t(job_id, item_index)
-    CROSS JOIN LATERAL (
-        SELECT x.first_index FROM record_versions x
-        WHERE x.tenant_id = :tenant_id AND x.job_id = t.job_id AND x.first_index <= t.item_index
-        ORDER BY x.first_index DESC LIMIT 1
-    ) f
+    {{chunks_of_items}}
 )
 SELECT v.first_index, v.job_id, v.indexes, v.prev_job_ids, v.prev_item_indexes, v.versions AS blocks
 FROM chunks c
