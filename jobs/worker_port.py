@@ -4,7 +4,6 @@ It is no condition of work: where it cannot be opened, the worker works without 
 """
 
 import asyncio
-import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from aiohttp import web
 from prometheus_client import generate_latest
 from redis.asyncio import Redis
 
+from app.kit.bearer import bears
 from app.kit.postgres import schema_version
 from app.kit.postgres.database import Database
 from app.monitoring import counters
@@ -121,9 +121,7 @@ def _make_app(token: str, status: WorkerStatus) -> web.Application:
         return _answer(await status.check())
 
     async def read_metrics(request: web.Request) -> web.Response:
-        scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
-        good = token and scheme.lower() == "bearer" and hmac.compare_digest(sent.strip().encode(), token.encode())
-        if not good:
+        if not bears(request.headers.get("Authorization", ""), token):
             problem = "This needs the token of TRANCHE_METRICS_TOKEN: Authorization: Bearer …\n"
             return web.Response(status=401, text=problem, headers={"WWW-Authenticate": "Bearer"})
         body = generate_latest(counters.collect())

@@ -10,6 +10,7 @@ from app.errors import Forbidden, Unauthorized
 from app.http.headers import Fields
 from app.http.operation import Access, Call
 from app.http.principal import Principal
+from app.kit.bearer import bears
 from app.kit.postgres.fair_connections import ACTING, Actor
 from app.settings import Settings
 
@@ -108,8 +109,7 @@ OPERATOR: Final = _Operator()
 
 def is_operator(fields: Fields, token: str) -> bool:
     """Whether the request carries this bearer token; an empty one is nobody's."""
-    scheme, _, sent = (fields.one("authorization") or "").partition(" ")
-    return bool(token) and scheme.lower() == "bearer" and hmac.compare_digest(sent.strip().encode(), token.encode())
+    return bears(fields.one("authorization") or "", token)
 
 
 @dataclass(frozen=True, slots=True)
