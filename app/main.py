@@ -35,6 +35,7 @@ from app.job_status.live.long_poll import LongPoll
 from app.job_status.live.watcher import JobWatcher
 from app.job_status.ownership import JobOwners
 from app.kit.encryption import Vault
+from app.kit.garbage import collect_less
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
 from app.kit.postgres.disk_space import RoomProbe
@@ -192,4 +193,6 @@ def factory() -> Litestar:
     """What a server is pointed at (`app.main:factory`): settings come from the environment."""
     settings = settings_module.load()
     telemetry.configure(settings)
-    return create_app(settings)
+    api = create_app(settings)
+    collect_less()
+    return api

@@ -1,7 +1,6 @@
 """The composition root of a worker process: it listens to notifications, polls for due work, and delivers."""
 
 import asyncio
-import gc
 import logging
 import signal
 import time
@@ -19,6 +18,7 @@ from redis.exceptions import RedisError
 from app.errors import TrancheError
 from app.kit import worker_registry
 from app.kit.encryption import Vault
+from app.kit.garbage import collect_less
 from app.kit.notifier import FUNCTION, IMPORT_FUNCTION, QUEUE, Notifier, decode, encode, make_redis
 from app.kit.postgres import schema_version
 from app.kit.postgres.database import Database
@@ -56,8 +56,6 @@ _RECONNECT: Final = 1.0
 _SCHEMA_PAUSE: Final = 2.0
 _STOP_MARGIN: Final = 3.0
 _STOP_PIECE: Final = 3.0
-_COLLECT_AT: Final = 20_000
-"""Objects made and not yet gone."""
 
 
 async def notify_destination(ctx: dict[str, Any], tenant_id: int, destination_id: int) -> None:
@@ -195,13 +193,6 @@ async def _end(running: Mapping[PollingWorkerPool, asyncio.Task[None]]) -> None:
     await asyncio.gather(*running.values(), return_exceptions=True)
 
 
-def _collect_less() -> None:
-    """A call brings thousands of short-lived objects without a cycle among them: to look for one each 700 of them, and
-    through all modules as well, takes an eighth of a busy worker's time."""
-    gc.freeze()
-    gc.set_threshold(_COLLECT_AT)
-
-
 async def _await_schema(settings: Settings, stopped: asyncio.Event, status: WorkerStatus) -> None:
     """Wait for PostgreSQL and its schema, saying once what is missing: nothing can be done before."""
     database = Database(msgspec.structs.replace(settings, db_pool_size=1), application_name="tranche worker")
@@ -231,7 +222,7 @@ async def run(settings: Settings, *, quiet: bool = False) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    _collect_less()
+    collect_less()
     status = WorkerStatus()
     async with probing(settings, status):
         await _await_schema(settings, stopped, status)
