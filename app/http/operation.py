@@ -15,6 +15,7 @@ struct to be sent, a `Reply` around it, None (204), or a response of Litestar's;
 this is compiled when the module is imported: a request pays for no reflection.
 """
 
+import functools
 import inspect
 import re
 from abc import ABC, abstractmethod
@@ -535,9 +536,10 @@ def route_action(path: str) -> str:
     return _ACTION.sub(r"/v1:\2/\1", path) if _ACTION.fullmatch(path) else path
 
 
-def unroute_action(path: str) -> str:
-    """Takes that back."""
-    return re.sub(r"/v1:(\w+)/(.+)", r"/v1/\2:\1", path)
+@functools.cache
+def unroute_action(template: str) -> str:
+    """Takes that back, for the template of a route."""
+    return re.sub(r"/v1:(\w+)/(.+)", r"/v1/\2:\1", template)
 
 
 def _find_result(hint: Any) -> Any:

@@ -44,18 +44,21 @@ class Inbox:
         self._receive = receive
         self._open = False
         self._invited = False
-        self._size = 0
+        self._left = 0.0
+        """Bytes still to come, as far as the header says."""
         for name, value in scope["headers"]:
             if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
                 self._open = True
-                self._size = int(value[:9]) if value.isdigit() else _DRAIN_BYTES
+                self._left += int(value[:15]) if value.isdigit() else math.inf
             elif name == b"expect":
                 self._invited = True
 
     async def __call__(self) -> Any:
         self._invited = False
         message = await self._receive()
-        if not message.get("more_body", False):
+        self._left -= len(message.get("body", b""))
+        # That a body of a declared length is complete, a server says with one more message; nobody needs to ask for it.
+        if not message.get("more_body", False) or self._left <= 0:
             self._open = False
         return message
 
@@ -67,10 +70,11 @@ class Inbox:
     async def skim(self) -> None:
         """Take the body if it is small and there already: the connection then need not be closed, which costs more than
         a refusal does."""
-        if self._open and not self._invited and self._size <= _SKIMMED:
+        if self._open and not self._invited and self._left <= _SKIMMED:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_DRAIN_SILENCE):
-                    await self()
+                    while self._open:
+                        await self()
 
     async def drain(self, drains: Drains) -> None:
         """Take what still comes, unless the client waits to be asked for it, which it then never is."""
