@@ -50,7 +50,7 @@ class RequestServed(Event, frozen=True, kw_only=True):
 
     @property
     def level(self) -> int:
-        if self.code == "OVERLOADED":  # thousands of them: `imports_shed` says it once
+        if self.code == "OVERLOADED":  # many of them: `imports_shed` says it once
             return logging.DEBUG
         if self.status >= 500:
             return logging.WARNING
@@ -59,8 +59,13 @@ class RequestServed(Event, frozen=True, kw_only=True):
         return logging.DEBUG if quiet else logging.INFO
 
 
+UNROUTED: Final = "(none)"
+"""The route of a request that matched none, or was refused before it was looked for."""
+
+
 class RequestShed(Event, frozen=True, kw_only=True):
-    """An import was not served because the service is overloaded; the request itself is an event, too."""
+    """Imports were not served because the service is overloaded. Those refused on arrival come by the thousand: they
+    are one event twice a second, and have no event as requests beside."""
 
     name: ClassVar[str] = "request_shed"
     logged: ClassVar[bool] = False
@@ -68,7 +73,9 @@ class RequestShed(Event, frozen=True, kw_only=True):
     reason: str
     """`arrival`: refused at once; `newest`: refused while it waited, as the last of the longest queue; `deadline`: its
     time was over; `client_gone`: nobody waits for the answer any more."""
-    tenant_id: int
+    tenant_id: int | None = None
+    """Of one that was refused later than on arrival."""
+    count: int = 1
 
 
 class ImportsShed(Event, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from litestar.routes import HTTPRoute
 
 from app import telemetry
 from app.auth.authorization import UNKNOWN_KEY, FirstSight
-from app.errors import KeyBusy, KeyExpired, KeyReused, TrancheError, Unauthorized
+from app.errors import KeyBusy, KeyExpired, KeyReused, Overloaded, TrancheError, Unauthorized
 from app.http import problems, request_context
 from app.http.body.reader import Drains, Inbox
 from app.http.cors import Cors
@@ -19,13 +19,13 @@ from app.http.operation import route_action, unroute_action
 from app.http.rate_limits import AddressLimits, limit_fields
 from app.http.refusal_limiter import Refusals
 from app.http.security_headers import shield
-from app.kit.postgres.fair_connections import ConnectionQueue
+from app.kit.postgres.fair_connections import Arrival, ConnectionQueue
+from app.settings import Settings
 from app.tracing import spans
 from app.tracing.spans import Kind
 
 log = structlog.get_logger()
 
-_UNKNOWN_ROUTE: Final = "(none)"
 _PROBES: Final = ("/health", "/metrics")
 """Of which nobody needs a trace."""
 _GUARDED: Final = ("/v1/", "/v1:")
@@ -49,8 +49,7 @@ class Api(Litestar):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return await super().__call__(scope, receive, send)
-        loop = asyncio.get_running_loop()
-        noted = request_context.begin(scope, loop.time())
+        noted = request_context.begin(scope, asyncio.get_running_loop().time())
         scope["path"] = route_action(noted.path.replace("%3A", ":").replace("%3a", ":"))
         inbox = Inbox(scope, receive)
         resources: Resources = self.state[STATE_KEY]
@@ -82,11 +81,29 @@ class Api(Litestar):
                 message = {**message, "body": b""}
             await send(message)
 
+        arrival = self._arrive(scope, resources) if method == "POST" else None
+        if isinstance(arrival, Overloaded):
+            # Thousands a second of these leave the time to those who are served: no span, no line, one count for all.
+            await inbox.skim()
+            await _answer(arrival, noted, forward)
+        else:
+            try:
+                await self._serve(scope, inbox, forward, method, noted)
+            finally:
+                if arrival is not None:
+                    arrival.end()
+        await inbox.drain(resources[Drains])
+        return None
+
+    async def _serve(
+        self, scope: Any, inbox: Inbox, forward: Any, method: str, noted: request_context.Exchange
+    ) -> None:
+        """`method`: as it was sent; `scope` has GET for HEAD."""
         span = spans.span(method, Kind.SERVER, noted.trace, {"http.request.method": method})
         noted.trace = trace = span.context
         with span, structlog.contextvars.bound_contextvars(request_id=noted.request_id, trace_id=trace.trace_id):
             try:
-                refusal = self._refuse(scope, resources, method)
+                refusal = self._refuse(scope, self.state[STATE_KEY], method)
                 if refusal is None:
                     await super().__call__(scope, inbox, forward)
                 else:
@@ -99,14 +116,14 @@ class Api(Litestar):
                     raise
                 await _answer(TrancheError(), noted, forward)
             finally:
-                route = unroute_action(scope.get("path_template") or _UNKNOWN_ROUTE)
+                route = unroute_action(scope.get("path_template") or telemetry.UNROUTED)
                 _describe(span, method, route, noted)
                 telemetry.emit(
                     telemetry.RequestServed(
                         method=method,
                         route=route,
                         status=noted.status,
-                        milliseconds=round((loop.time() - noted.started) * 1000, 2),
+                        milliseconds=round((asyncio.get_running_loop().time() - noted.started) * 1000, 2),
                         tenant_id=noted.tenant_id,
                         items=noted.items,
                         code=noted.code,
@@ -115,14 +132,30 @@ class Api(Litestar):
                         source=noted.source,
                     )
                 )
-            await inbox.drain(resources[Drains])
-        return None
+
+    @staticmethod
+    def _arrive(scope: Any, resources: Resources) -> Arrival | Overloaded | None:
+        """An import, if it comes with a key that was good before: whether there is time for it. None: it is something
+        else, or is checked first, or is a file, which workers read when there is time."""
+        if not scope["path"].startswith(_IMPORT):
+            return None
+        sent, size = [], 0
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                sent.append(value)
+            elif name == b"content-length" and value.isdigit():
+                size = int(value[:15])
+        if len(sent) != 1 or size > resources[Settings].max_sync_bytes:
+            return None
+        scheme, _, secret = sent[0].decode("latin-1").strip().partition(" ")
+        actor = resources[FirstSight].recall(secret.strip()) if scheme.lower() == "bearer" else None
+        return None if actor is None else resources[ConnectionQueue].arrive(actor, size)
 
     @staticmethod
     def _refuse(scope: Any, resources: Resources, method: str) -> TrancheError | None:
-        """What is wrong with a key at first sight, or with the address that it comes from, or an import for which there
-        is no time. Nothing else is done for such a request, so that any number of them costs others little; whether a
-        key that looks well is good, and may do this, its route finds out."""
+        """What is wrong with a key at first sight, or with the address that it comes from. Nothing else is done for
+        such a request, so that any number of them costs others little; whether a key that looks well is good, and may
+        do this, its route finds out."""
         if not scope["path"].startswith(_GUARDED) or method == "OPTIONS":
             return None
         sent = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -136,12 +169,8 @@ class Api(Litestar):
             return None if b"token=" in scope["query_string"] else Unauthorized()
         if len(sent) > 1:
             return None
-        if scheme.lower() == "bearer":
-            if scope["path"].startswith(_IMPORT) and (actor := first_sight.recall(secret.strip())):
-                sizes = [value for name, value in scope["headers"] if name == b"content-length" and value.isdigit()]
-                return resources[ConnectionQueue].refuse(actor, int(sizes[0][:9]) if sizes else 0)
-            if first_sight.may_be_good(secret.strip()):
-                return None
+        if scheme.lower() == "bearer" and first_sight.may_be_good(secret.strip()):
+            return None
         request_context.exchange_of(scope).presented = True
         return Unauthorized("" if scheme.lower() != "bearer" else UNKNOWN_KEY)
 

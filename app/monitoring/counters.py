@@ -119,6 +119,12 @@ def _on_request(event: telemetry.RequestServed) -> None:
         _child(_READS, event.read, event.source).inc()
 
 
+def _on_shed(event: telemetry.RequestShed) -> None:
+    _child(_SHED, event.reason).inc(event.count)
+    if event.reason == "arrival":
+        _child(_REQUESTS, "POST", telemetry.UNROUTED, "503").inc(event.count)
+
+
 def _on_items(event: telemetry.ItemsDecided) -> None:
     for (status, code), count in event.counts.items():
         _child(_ITEMS, status, code).inc(count)
@@ -178,7 +184,7 @@ _COUNTED: Final[dict[type[Event], Callable[[Any], None]]] = {
     telemetry.ItemsDecided: _on_items,
     telemetry.ProcessSampled: _on_sample,
     telemetry.QueueSampled: _on_queue,
-    telemetry.RequestShed: lambda event: _child(_SHED, event.reason).inc(),
+    telemetry.RequestShed: _on_shed,
     telemetry.RowsPruned: lambda event: _child(_PRUNED, event.kind).inc(event.rows),
     telemetry.LimitExceeded: lambda event: _child(_REFUSED, event.scope, event.policy).inc(event.refused),
     telemetry.RedisMissed: lambda event: _child(_MISSED, event.part).inc(),

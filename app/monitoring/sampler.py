@@ -5,7 +5,7 @@ from typing import Final
 
 from app.kit.postgres.database import Database
 from app.kit.postgres.fair_connections import ConnectionQueue
-from app.telemetry import ImportsShed, ProcessSampled, QueueSampled, emit
+from app.telemetry import ImportsShed, ProcessSampled, QueueSampled, RequestShed, emit
 
 _INTERVAL: Final = 0.5
 """Seconds."""
@@ -17,7 +17,7 @@ async def sample(database: Database, connection_queue: ConnectionQueue | None = 
     """Runs until it is canceled."""
     loop = asyncio.get_running_loop()
     acquired, waited = 0, 0.0
-    shed, say = 0, 0.0
+    refused, shed, say = 0, 0, 0.0
     while True:
         due = loop.time() + _INTERVAL
         await asyncio.sleep(_INTERVAL)
@@ -34,6 +34,9 @@ async def sample(database: Database, connection_queue: ConnectionQueue | None = 
         connection_queue.note_lag(lag)
         limit, waiting = connection_queue.import_limit, connection_queue.waiting_imports
         emit(QueueSampled(limit=limit, waiting=waiting))
+        if connection_queue.refused > refused:
+            emit(RequestShed(reason="arrival", count=connection_queue.refused - refused))
+            refused = connection_queue.refused
         if connection_queue.shed > shed and due >= say:
             emit(ImportsShed(count=connection_queue.shed - shed, waiting=waiting, limit=limit))
             shed, say = connection_queue.shed, due + _SAY

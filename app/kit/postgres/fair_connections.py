@@ -51,22 +51,40 @@ _EARLY: Final = 0.8
 _STUCK_AFTER: Final = 0.25
 """Seconds after which an import of a tenant that has none in progress does not wait for its turn any more: those before
 it may all be waiting for a lock, and nobody knows when one of them ends."""
+_PATROL: Final = 0.1
+"""Seconds between two looks at those who wait."""
 _NEVER_SHED: Final = 8
 """Imports that wait, which are too few to say that the queue is too long."""
+_CROWD: Final = 256
+"""Imports of one process that may wait when the queue does not end. A burst may be longer; a longer queue that lasts
+serves nobody sooner, and what it holds in memory makes each import slower (`tests.bench.overload`: 320 a second with
+1,400 in the queue, 470 with 250)."""
+_LASTS: Final = 1.0
+"""Seconds after which a queue that was never empty is no burst any more."""
 
 _held: Final[ContextVar[asyncio.Task[Any] | None]] = ContextVar("held", default=None)
+_arrival: Final[ContextVar["Arrival | None"]] = ContextVar("arrival", default=None)
+Gone = Callable[[], Awaitable[Any]]
 
 
 class _Waiter:
-    __slots__ = ("actor", "future", "load", "queued", "rescue", "size")
+    __slots__ = ("actor", "future", "gone", "load", "queued", "since", "size", "watch")
 
-    def __init__(self, actor: Actor, size: int) -> None:
+    def __init__(self, actor: Actor, size: int, gone: Gone | None = None) -> None:
         self.actor = actor
         self.size = size
-        self.load = max(size, _LEAST_COST) / actor.weight
+        self.load = _load(actor, size)
         self.queued = False
-        self.rescue: asyncio.TimerHandle | None = None
-        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.gone = gone
+        self.watch: asyncio.Future[Any] | None = None
+        """For the client to go away, once it waits for long."""
+        loop = asyncio.get_running_loop()
+        self.since = loop.time()
+        self.future: asyncio.Future[None] = loop.create_future()
+
+
+def _load(actor: Actor, size: int) -> float:
+    return max(size, _LEAST_COST) / actor.weight
 
 
 class _Slots:
@@ -158,6 +176,24 @@ class _Slots:
         return None if tenant_id is None else self.waiting[tenant_id][0]
 
 
+class Arrival:
+    """An import on its way from the first look at it to the queue: until then it counts as if it waited there, or all
+    that come before the first of them waits would be let in."""
+
+    __slots__ = ("_queue", "actor", "size")
+
+    def __init__(self, queue: "ConnectionQueue", actor: Actor, size: int) -> None:
+        self.actor = actor
+        self.size = size
+        self._queue: ConnectionQueue | None = queue
+
+    def end(self) -> None:
+        """It waits now, or never will."""
+        if self._queue is not None:
+            self._queue.forget_arrival(self)
+            self._queue = None
+
+
 class ImportSlot:
     """What an import has while it is accepted."""
 
@@ -186,9 +222,18 @@ class ConnectionQueue:
         self._lag = 0.0
         self.shed = 0
         """Imports that were not served."""
+        self.refused = 0
+        """Those of them that were refused on arrival."""
         self._waiting = 0
+        self._lasts = math.inf
+        """When the queue lasts, unless it was empty before."""
         self._work = 0
         """Of the imports that wait, in units of `_rate`."""
+        self._arriving: Counter[int] = Counter()
+        """Imports of each tenant that will wait; likewise what follows."""
+        self._arriving_loads: dict[int, float] = {}
+        self._arriving_work = 0
+        self._patrol: asyncio.TimerHandle | None = None
 
     @property
     def import_limit(self) -> int:
@@ -215,7 +260,7 @@ class ConnectionQueue:
         if self._free and slots.may_start(actor.tenant_id):
             self._start(slots, actor, 0)
         else:
-            await self._wait(slots, _Waiter(actor, 0), math.inf, None)
+            await self._wait(slots, _Waiter(actor, 0), math.inf)
         _held.set(task)
         try:
             yield
@@ -225,7 +270,7 @@ class ConnectionQueue:
 
     @asynccontextmanager
     async def take_import(
-        self, size: int, *, until: float = math.inf, gone: Callable[[], Awaitable[Any]] | None = None
+        self, size: int, *, until: float = math.inf, gone: Gone | None = None
     ) -> AsyncIterator[ImportSlot]:
         """A turn for an import with a body of so many bytes.
 
@@ -237,10 +282,12 @@ class ConnectionQueue:
             ClientGone: the client went away while it waited.
         """
         slots, actor, clock = self._imports, ACTING.get(), asyncio.get_running_loop().time
+        if arrival := _arrival.get():
+            arrival.end()
         if self._free and not self._waiting and slots.may_start(actor.tenant_id):
             self._start(slots, actor, size)
         else:
-            await self._wait(slots, _Waiter(actor, size), until, gone)
+            await self._wait(slots, _Waiter(actor, size, gone), until)
         task = asyncio.current_task()
         _held.set(task)
         slot, began, active = ImportSlot(), clock(), slots.active
@@ -255,24 +302,54 @@ class ConnectionQueue:
             self._rate.note(size + _FIXED_WORK, now, waiting=bool(self._waiting))
             self._end(slots, actor.tenant_id)
 
-    def refuse(self, actor: Actor, size: int) -> Overloaded | None:
-        """Why an import that comes now would not be served in time; None: as far as is known, it would."""
-        lags = self._lag > self._timeout * _LONG_LAG and self._waiting >= _NEVER_SHED
+    def arrive(self, actor: Actor, size: int) -> "Arrival | Overloaded":
+        """An import comes with a body of so many bytes. `Overloaded`: as far as is known, it would not be served in
+        time. Whoever has the arrival ends it."""
+        if self._is_full(size) and self._has_most(actor, size):
+            self.refused += 1
+            return self._refusal()
+        arrival = Arrival(self, actor, size)
+        tenant_id = actor.tenant_id
+        self._arriving[tenant_id] += 1
+        self._arriving_loads[tenant_id] = self._arriving_loads.get(tenant_id, 0.0) + _load(actor, size)
+        self._arriving_work += size + _FIXED_WORK
+        _arrival.set(arrival)
+        return arrival
+
+    def forget_arrival(self, arrival: Arrival) -> None:
+        tenant_id = arrival.actor.tenant_id
+        self._arriving[tenant_id] -= 1
+        self._arriving_loads[tenant_id] -= _load(arrival.actor, arrival.size)
+        self._arriving_work -= arrival.size + _FIXED_WORK
+        if not self._arriving[tenant_id]:
+            del self._arriving[tenant_id], self._arriving_loads[tenant_id]
+
+    def _is_full(self, size: int) -> bool:
+        if self._waiting + self._arriving.total() < _NEVER_SHED:
+            return False
+        if self._lag > self._timeout * _LONG_LAG:
+            return True
+        if self._waiting >= _CROWD and asyncio.get_running_loop().time() > self._lasts:
+            return True
         # A little earlier than those that wait are refused: what is refused only then has cost a query and a body.
-        if not lags and not self._excess(size + _FIXED_WORK, _EARLY):
-            return None
-        loads = self._imports.loads
-        load = loads.get(actor.tenant_id, 0.0) + size / actor.weight
-        if max(loads.values(), default=0.0) > load:
-            return None  # one of theirs is refused
-        return self._refusal("arrival", actor)
+        work = self._work + self._arriving_work + size + _FIXED_WORK
+        return self._rate.seconds(work) > self._timeout * _EARLY
 
-    def _excess(self, more: int = 0, part: float = 1.0) -> bool:
-        return self._waiting >= _NEVER_SHED and self._rate.seconds(self._work + more) > self._timeout * part
+    def _has_most(self, actor: Actor, size: int) -> bool:
+        """No other tenant has more bytes here; else one of theirs is refused."""
+        waiting, arriving = self._imports.loads, self._arriving_loads
 
-    def _refusal(self, reason: str, actor: Actor) -> Overloaded:
+        def load(tenant_id: int) -> float:
+            return waiting.get(tenant_id, 0.0) + arriving.get(tenant_id, 0.0)
+
+        own = load(actor.tenant_id) + size / actor.weight
+        return max(map(load, {*waiting, *arriving}), default=0.0) <= own
+
+    def _excess(self) -> bool:
+        return self._waiting >= _NEVER_SHED and self._rate.seconds(self._work) > self._timeout
+
+    def _refusal(self) -> Overloaded:
         self.shed += 1
-        telemetry.emit(telemetry.RequestShed(reason=reason, tenant_id=actor.tenant_id))
         seconds = max(1.0, min(self._rate.seconds(self._work), 60.0))
         # Not all at once: those who are refused now come again within as much time once more.
         return Overloaded(retry_after=seconds * (1 + random.random()))  # noqa: S311 - jitter, not a secret
@@ -304,23 +381,19 @@ class ConnectionQueue:
                 return slots, waiter
         return None
 
-    async def _wait(
-        self, slots: _Slots, waiter: _Waiter, until: float, gone: Callable[[], Awaitable[Any]] | None
-    ) -> None:
+    async def _wait(self, slots: _Slots, waiter: _Waiter, until: float) -> None:
         loop = asyncio.get_running_loop()
         slots.push(waiter)
         if slots is self._imports:
+            if not self._waiting:
+                self._lasts = waiter.since + _LASTS
             self._waiting += 1
             self._work += waiter.size + _FIXED_WORK
-            self._rate.note(0, loop.time(), waiting=True)
+            self._rate.note(0, waiter.since, waiting=True)
             self._hand_on()
             self._shed()
-            self._watch_over(waiter)
-        limit = min(loop.time() + self._timeout, until)
-        timer = loop.call_at(limit, self._expire, slots, waiter)
-        watch = None if gone is None or waiter.future.done() else asyncio.ensure_future(gone())
-        if watch is not None:
-            watch.add_done_callback(lambda watch: self._leave(slots, waiter, watch))
+            self._watch()
+        timer = loop.call_at(min(waiter.since + self._timeout, until), self._expire, slots, waiter)
         try:
             await waiter.future
         except asyncio.CancelledError:
@@ -329,22 +402,33 @@ class ConnectionQueue:
             raise
         finally:
             timer.cancel()
-            if waiter.rescue is not None:
-                waiter.rescue.cancel()
-            if watch is not None:
-                watch.cancel()
+            if waiter.watch is not None:
+                waiter.watch.cancel()
 
-    def _watch_over(self, waiter: _Waiter) -> None:
-        waiter.rescue = asyncio.get_running_loop().call_later(_STUCK_AFTER, self._rescue, waiter)
+    def _watch(self) -> None:
+        """Look after those who wait, for as long as somebody does."""
+        if self._patrol is None and self._waiting:
+            self._patrol = asyncio.get_running_loop().call_later(_PATROL, self._look)
 
-    def _rescue(self, waiter: _Waiter) -> None:
-        """One import of a tenant that has none in progress, as long as few are begun like this."""
-        if not waiter.queued:
-            return
-        if self._free and self._imports.is_first(waiter):
-            self._admit(self._imports, waiter)
-        else:
-            self._watch_over(waiter)
+    def _look(self) -> None:
+        self._patrol = None
+        slots, before = self._imports, asyncio.get_running_loop().time() - _STUCK_AFTER
+        for queue in list(slots.waiting.values()):
+            first = queue[0]
+            if first.since > before:
+                continue
+            for waiter in queue:
+                if waiter.since > before:
+                    break
+                if waiter.watch is None and waiter.gone is not None:
+                    self._watch_client(waiter, waiter.gone)
+            if self._free and slots.is_first(first):
+                self._admit(slots, first)
+        self._watch()
+
+    def _watch_client(self, waiter: _Waiter, gone: Gone) -> None:
+        waiter.watch = asyncio.ensure_future(gone())
+        waiter.watch.add_done_callback(lambda watch: self._leave(self._imports, waiter, watch))
 
     def _shed(self) -> None:
         """Refuse the newest of the longest queue until the rest can be served in time."""
@@ -362,7 +446,8 @@ class ConnectionQueue:
 
     def _fail(self, slots: _Slots, waiter: _Waiter, reason: str) -> None:
         if self._forget(slots, waiter) and not waiter.future.done():
-            waiter.future.set_exception(self._refusal(reason, waiter.actor))
+            telemetry.emit(telemetry.RequestShed(reason=reason, tenant_id=waiter.actor.tenant_id))
+            waiter.future.set_exception(self._refusal())
 
     def _forget(self, slots: _Slots, waiter: _Waiter) -> bool:
         if not slots.remove(waiter):

@@ -165,30 +165,73 @@ async def test_the_newest_of_the_longest_queue_is_refused_and_no_other(shed: lis
         await asyncio.gather(*small)
 
 
+def refuses(queue: ConnectionQueue, tenant_id: int, size: int) -> Overloaded | None:
+    """What an import that comes now is answered; it goes no further."""
+    found = queue.arrive(Actor(tenant_id), size)
+    if isinstance(found, Overloaded):
+        return found
+    found.end()
+    return None
+
+
 async def test_what_cannot_be_served_in_time_is_refused_on_arrival(shed: list[tuple[int, str]]) -> None:
     async with some(timeout=4.0) as imports:
-        assert imports.queue.refuse(Actor(1), 2_600) is None
+        assert refuses(imports.queue, 1, 2_600) is None
         await asyncio.gather(*imports.send(1, 200, seconds=0.02), return_exceptions=True)
         imports.send(1, 2_000, seconds=0.02)
         await settle()
-        refusal = imports.queue.refuse(Actor(1), 900_000)
+        before = len(shed)
+        refusal = refuses(imports.queue, 1, 900_000)
         assert refusal is not None
         assert refusal.retry_after is not None
-        assert shed[-1] == (1, "arrival")
-        assert imports.queue.refuse(Actor(2), 500) is None, "it has the shortest queue"
+        assert imports.queue.refused == 1
+        assert len(shed) == before, "the sampler says how many there were"
+        assert refuses(imports.queue, 2, 500) is None, "it has the shortest queue"
+
+
+async def test_those_who_have_come_count_before_they_wait() -> None:
+    """Many come before the first of them has a body and asks for its turn."""
+    async with some(timeout=4.0) as imports:
+        await asyncio.gather(*imports.send(1, 200, seconds=0.02))
+        imports.send(1, 20, seconds=0.02)
+        await settle()
+        arrivals = []
+        while not isinstance(found := imports.queue.arrive(Actor(1), 2_600), Overloaded):
+            arrivals.append(found)
+            assert len(arrivals) < 10_000
+        assert refuses(imports.queue, 2, 500) is None, "others are not the cause"
+        for one in arrivals:
+            one.end()
+            one.end()
+        assert refuses(imports.queue, 1, 2_600) is None
+
+
+async def test_a_queue_that_lasts_is_kept_shorter_than_a_burst() -> None:
+    async with some(timeout=1e6) as imports:
+        imports.send(1, 600)
+        await settle()
+        assert imports.queue.waiting_imports > 500
+        assert refuses(imports.queue, 1, 2_600) is None, "a burst"
+        await asyncio.sleep(1.1)
+        assert refuses(imports.queue, 1, 2_600) is not None
+        assert refuses(imports.queue, 2, 2_600) is None, "others are not the cause"
+        while imports.queue.waiting_imports > 200:
+            imports.end(1)
+            await settle()
+        assert refuses(imports.queue, 1, 2_600) is None
 
 
 async def test_arrivals_are_refused_while_the_event_loop_is_late() -> None:
     async with some(timeout=2.0) as imports:
         imports.queue.note_lag(1.0)
-        assert imports.queue.refuse(Actor(1), 2_600) is None, "nothing waits"
+        assert refuses(imports.queue, 1, 2_600) is None, "nothing waits"
         imports.send(1, 20)
         await settle()
-        assert imports.queue.refuse(Actor(1), 2_600) is not None
-        assert imports.queue.refuse(Actor(2), 2_600) is None, "others are not the cause"
+        assert refuses(imports.queue, 1, 2_600) is not None
+        assert refuses(imports.queue, 2, 2_600) is None, "others are not the cause"
         for _ in range(4):
             imports.queue.note_lag(0.0)
-        assert imports.queue.refuse(Actor(1), 2_600) is None
+        assert refuses(imports.queue, 1, 2_600) is None
 
 
 async def test_waiting_ends_at_the_deadline(shed: list[tuple[int, str]]) -> None:
