@@ -55,7 +55,7 @@ _PATROL: Final = 0.1
 """Seconds between two looks at those who wait."""
 _NEVER_SHED: Final = 8
 """Imports that wait, which are too few to say that the queue is too long."""
-_CROWD: Final = 256
+_LONG_QUEUE: Final = 256
 """Imports of one process that may wait when the queue does not end. A burst may be longer; a longer queue that lasts
 serves nobody sooner, and what it holds in memory makes each import slower (`tests.bench.overload`: 320 a second with
 1,400 in the queue, 470 with 250)."""
@@ -329,7 +329,7 @@ class ConnectionQueue:
             return False
         if self._lag > self._timeout * _LONG_LAG:
             return True
-        if self._waiting >= _CROWD and asyncio.get_running_loop().time() > self._lasts:
+        if self._waiting >= _LONG_QUEUE and asyncio.get_running_loop().time() > self._lasts:
             return True
         # A little earlier than those that wait are refused: what is refused only then has cost a query and a body.
         work = self._work + self._arriving_work + size + _FIXED_WORK
