@@ -265,6 +265,17 @@ class DeliveryAttempted(DestinationEvent, frozen=True, kw_only=True):
     job_state: str | None
 
 
+class AccessTokenAsked(Event, frozen=True, kw_only=True):
+    """A token endpoint was asked for an access token of a destination."""
+
+    name: ClassVar[str] = "access_token_asked"
+
+    kind: str
+    outcome: str
+    """`ok`; `refused`: not before somebody changes the credentials; `failed`: no answer, or one that says later."""
+    seconds: float
+
+
 class WebhookAttempted(Event, frozen=True, kw_only=True):
     """A webhook was called."""
 

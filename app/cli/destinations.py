@@ -1,10 +1,11 @@
-"""`tranche destinations add | change | kinds | list | test | pause | resume | open | close | remove`.
+"""`tranche destinations add | connect | change | kinds | list | test | pause | resume | open | close | remove`.
 
 With an API key it speaks to the API like everybody else. An operator at the database may name a tenant instead.
 """
 
 import json
 import sys
+import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
@@ -14,6 +15,7 @@ import msgspec
 import rich_click as click
 
 from app.cli.client.api_client import given
+from app.cli.client.authorization_code import Application, obtain_refresh_token
 from app.cli.command import Work, command, connection_options, options, repeated
 from app.cli.local import place
 from app.cli.local.destination_backends import DestinationBackend, choose_backend
@@ -21,6 +23,7 @@ from app.cli.output import json_option, show, show_table, wants_json
 from app.destinations import kinds as domain
 from app.destinations import service
 from app.destinations.circuits.service import DEFAULT_SECONDS, CircuitOrder
+from app.destinations.credentials import Credentials, RefreshTokenCredentials
 from app.destinations.options import describe
 from app.destinations.testing.service import DestinationTestRequest
 from app.errors import Invalid, NotFound
@@ -34,6 +37,11 @@ _token_options: Final = options(
     # On the command line others see a token in `ps`, and the shell remembers it.
     click.option("--token", help="The access token itself; - reads it from standard input. Better: --token-file."),
     click.option("--token-file", metavar="FILE", help="File with its access token; - reads it from standard input."),
+    click.option(
+        "--credentials-file",
+        metavar="FILE",
+        help='Instead of a token: JSON such as {"type":"basic","username":"…","password":"…"}; - is standard input.',
+    ),
 )
 _choice_options: Final = options(
     click.option("--batch-size", type=int, help="Most records a call."),
@@ -101,6 +109,7 @@ async def add(
     types: tuple[str, ...],
     token: str | None,
     token_file: str | None,
+    credentials_file: str | None,
     **choices: Any,
 ) -> None:
     """Sync records that change from now on to a CRM, under a NAME of your choice.
@@ -109,14 +118,45 @@ async def add(
     --token-file token.txt --rate 5 --field company= --field Plan=Tier__c --option default_last_name=(unknown)
     """
     chosen = _options(kind, {}, **choices)
-    secret = read_secret("token", token, token_file)
-    if secret is None:
-        raise click.UsageError("Missing option '--token-file' (or '--token'): its access token")
+    secret, credentials = _read_credentials(token, token_file, credentials_file)
+    if secret is None and credentials is None:
+        raise click.UsageError(
+            "Missing option '--token-file' (or '--token', '--credentials-file'): what it is called with; to have it "
+            "allowed in a browser: tranche destinations connect"
+        )
     new = service.NewDestination(
-        name=name, kind=kind, base_url=base_url, token=secret, options=chosen, types=[*types] or None
+        name=name,
+        kind=kind,
+        base_url=base_url,
+        token=secret,
+        credentials=credentials,
+        options=chosen,
+        types=[*types] or None,
     )
     made = await backend.add(new)
     show(made, [f"added {made['name']} ({made['kind']} at {made['base_url']})"])
+
+
+def _read_credentials(
+    token: str | None, token_file: str | None, credentials_file: str | None
+) -> tuple[str | None, Credentials | None]:
+    """The token that was given, or the credentials.
+
+    Raises:
+        UsageError: both are given, or a file cannot be read or used.
+    """
+    secret = read_secret("token", token, token_file)
+    if credentials_file is None:
+        return secret, None
+    if secret is not None:
+        raise click.UsageError("--token and --credentials-file say the same: give one of them")
+    try:
+        content = sys.stdin.buffer.read(_MOST) if credentials_file == _STDIN else Path(credentials_file).read_bytes()
+        return None, msgspec.json.decode(content, type=Credentials)
+    except OSError as error:
+        raise click.UsageError(f"--credentials-file {credentials_file}: {error.strerror}") from error
+    except msgspec.DecodeError as error:  # its message never has a value
+        raise click.UsageError(f"--credentials-file {credentials_file}: {error}") from error
 
 
 def read_secret(name: str, value: str | None, file: str | None) -> str | None:
@@ -179,14 +219,15 @@ async def change(
     types: tuple[str, ...],
     token: str | None,
     token_file: str | None,
+    credentials_file: str | None,
     defaults: tuple[str, ...],
     **choices: Any,
 ) -> None:
-    """Set another token or other options; waiting deliveries continue with them.
+    """Set other credentials or options; waiting deliveries continue with them.
 
     Records that have arrived are not sent again because of new options.
     """
-    secret = read_secret("token", token, token_file)
+    secret, credentials = _read_credentials(token, token_file, credentials_file)
     found = await _find(backend, name)
     if found is None:
         raise NotFound(f"There is no destination {name!r}.")
@@ -195,8 +236,82 @@ async def change(
     wanted: list[str] | msgspec.UnsetType | None = [*types] or msgspec.UNSET
     if types == ("default",):
         wanted = None
-    await backend.change(name, service.DestinationChange(token=secret, options=chosen or None, types=wanted))
+    change = service.DestinationChange(token=secret, credentials=credentials, options=chosen or None, types=wanted)
+    await backend.change(name, change)
     await _finish(backend, name, f"changed {name}")
+
+
+@_command("connect")
+@_name_argument
+@click.option("--client-id", required=True, help="Of your application, as it is registered with the vendor.")
+@click.option("--client-secret-file", metavar="FILE", help="File with its secret, if it has one; - is standard input.")
+@click.option("--scope", default="", help="What it may do there, as the vendor names it; joined by spaces.")
+@click.option("--kind", type=click.Choice(service.KINDS), help="With --base-url: add the destination.")
+@click.option("--base-url", help="Where it is, e.g. https://api.hubapi.com.")
+@click.option("--authorize-url", help="Where an account allows an application.  [default: that of its kind]")
+@click.option("--token-url", help="Where tokens are issued.  [default: that of its kind]")
+@click.option(
+    "--redirect-uri",
+    default="http://127.0.0.1:8765/callback",
+    show_default=True,
+    help="Where the browser comes back to, on this machine, as it is registered with the vendor.",
+)
+@click.option("--timeout", "seconds", type=float, default=300.0, show_default=True, help="Seconds to wait for it.")
+async def connect(
+    backend: DestinationBackend,
+    name: str,
+    client_id: str,
+    client_secret_file: str | None,
+    scope: str,
+    kind: str | None,
+    base_url: str | None,
+    authorize_url: str | None,
+    token_url: str | None,
+    redirect_uri: str,
+    seconds: float,
+) -> None:
+    """Have an account allow your application in a browser (OAuth 2), and use what it allows from now on.
+
+    Tokens are then renewed by themselves. For example: tranche destinations connect crm --kind hubspot
+    --base-url https://api.hubapi.com --client-id ID --client-secret-file FILE --scope "crm.objects.contacts.write …"
+    """
+    found = await _find(backend, name)
+    if found is None and (kind is None or base_url is None):
+        raise NotFound(f"There is no destination {name!r}; to add it, give --kind and --base-url.")
+    if found is not None:
+        kind, base_url = found["kind"], found["base_url"]
+    assert kind is not None
+    assert base_url is not None
+    place_of = {"base_url": base_url.rstrip("/")}
+    authorize_url = authorize_url or (domain.KINDS[kind].authorize_url or "").format(**place_of)
+    token_url = token_url or (domain.KINDS[kind].token_url or "").format(**place_of)
+    if not authorize_url or not token_url:
+        raise click.UsageError(f"{kind} has no addresses of its own for this: give --authorize-url and --token-url")
+    secret = read_secret("client-secret", None, client_secret_file) if client_secret_file else None
+    application = Application(
+        authorize_url=authorize_url,
+        token_url=token_url,
+        client_id=client_id,
+        client_secret=secret or "",
+        scope=scope,
+        redirect_uri=redirect_uri,
+    )
+    refresh_token = await obtain_refresh_token(application, _announce, seconds)
+    credentials = RefreshTokenCredentials(
+        token_url=token_url, client_id=client_id, client_secret=secret or "", refresh_token=refresh_token
+    )
+    if found is None:
+        new = service.NewDestination(name=name, kind=kind, base_url=base_url, credentials=credentials)
+        await backend.add(new)
+    else:
+        await backend.change(name, service.DestinationChange(credentials=credentials))
+    await _finish(backend, name, f"connected {name}")
+
+
+def _announce(url: str) -> None:
+    print(f"Open this in a browser, and allow the application:\n\n  {url}\n", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        webbrowser.open(url)
 
 
 @destinations.command()

@@ -138,15 +138,21 @@ async def change_destination(
     destinations: Destinations,
     notifier: Notifier,
 ) -> Destination:
-    """Change a destination's token or options.
+    """Change a destination's credentials or options.
 
-    Waiting deliveries use them from the next call on; a new token is tried at once, even if the circuit is open.
+    Waiting deliveries use them from the next call on; new credentials are tried at once, even if the circuit is open.
     Records that have arrived are not sent again because of new options.
     """
     vault = open_vault(settings)
     async with database.connection() as connection:
         destination_id = await service.change_destination(
-            connection, vault, principal.tenant_id, name, body, actor=principal.key_id
+            connection,
+            vault,
+            principal.tenant_id,
+            name,
+            body,
+            private=parse_networks(settings.destination_private),
+            actor=principal.key_id,
         )
     notifier.notify(principal.tenant_id, [destination_id], reason=f"change:{exchange.request_id}")
     return await destinations.find(principal.tenant_id, name)

@@ -161,6 +161,9 @@ _TOKEN_HEADER: Final = re.compile(
 metadata service (X-aws-ec2-metadata-token, Metadata-Flavor)."""
 
 
+OAUTH: Final = ("oauth2_client_credentials", "oauth2_refresh_token")
+
+
 class Kind(msgspec.Struct, frozen=True):
     options: type[Options]
     batch_size: int
@@ -168,12 +171,36 @@ class Kind(msgspec.Struct, frozen=True):
     description: str
     takes_any: bool = False
     """Any type of record has a place there."""
+    credentials: tuple[str, ...] = ("token", *OAUTH)
+    """Types of credentials that it takes."""
+    authorize_url: str | None = None
+    """Where an account allows an application to act for it, with `{base_url}` in its place; likewise what follows."""
+    token_url: str | None = None
 
 
 KINDS: Final[dict[str, Kind]] = {
-    "hubspot": Kind(HubSpotOptions, 100, "HubSpot contacts and companies, by batch upsert on a unique property"),
-    "salesforce": Kind(SalesforceOptions, 200, "Salesforce contacts and accounts, by upsert on an external id"),
-    "http": Kind(HttpOptions, 100, "any service that takes batches of records as JSON over HTTP", takes_any=True),
+    "hubspot": Kind(
+        HubSpotOptions,
+        100,
+        "HubSpot contacts and companies, by batch upsert on a unique property",
+        authorize_url="https://app.hubspot.com/oauth/authorize",
+        token_url="{base_url}/oauth/v1/token",  # noqa: S106 - an address
+    ),
+    "salesforce": Kind(
+        SalesforceOptions,
+        200,
+        "Salesforce contacts and accounts, by upsert on an external id",
+        credentials=("token", "salesforce_jwt", *OAUTH),
+        authorize_url="{base_url}/services/oauth2/authorize",
+        token_url="{base_url}/services/oauth2/token",  # noqa: S106 - an address
+    ),
+    "http": Kind(
+        HttpOptions,
+        100,
+        "any service that takes batches of records as JSON over HTTP",
+        takes_any=True,
+        credentials=("token", "basic", "headers", *OAUTH),
+    ),
 }
 """The one registration of a kind; `jobs/crm/<kind>.py` has its adapter."""
 

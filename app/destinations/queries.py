@@ -22,6 +22,8 @@ class DestinationRow(msgspec.Struct, frozen=True):
     """Seconds; 0: it is not."""
     credentials: bytes
     """Sealed."""
+    credentials_type: str
+    access_expires_at: datetime | None
     unknown: int
     """Items whose answer was lost."""
     unknown_for: int
@@ -36,8 +38,8 @@ class LockedDestination(msgspec.Struct, frozen=True):
 
 
 count_destinations = Query[[int], int]("count_destinations")
-insert_destination = Query[[int, str, str, str, bytes, str, list[str] | None], None]("insert_destination")
-"""(tenant_id, name, kind, base_url, credentials, options, types) `options`: JSON.
+insert_destination = Query[[int, str, str, str, bytes, str, list[str] | None, str], None]("insert_destination")
+"""(tenant_id, name, kind, base_url, credentials, options, types, credentials_type) `options`: JSON.
 
 Raises:
     asyncpg.UniqueViolationError: the tenant has one of this name.
@@ -45,9 +47,13 @@ Raises:
 list_destinations = Query[[int], list[DestinationRow]]("list_destinations")
 lock_destination = Query[[int, str], LockedDestination | None]("lock_destination_options")
 """(tenant_id, name)"""
-change_destination = Query[[int, str, bytes | None, str | None, str, bool, list[str] | None], int]("change_destination")
-"""(tenant_id, name, credentials, options, actor, change_types, types) Its id; `None` leaves credentials or options as
-they are."""
+change_destination = Query[[int, str, bytes | None, str | None, str, bool, list[str] | None, str | None], int](
+    "change_destination"
+)
+"""(tenant_id, name, credentials, options, actor, change_types, types, credentials_type)
+
+Its id; `None` leaves credentials or options as they are.
+"""
 hasten_deliveries = Query[[int, int, bool], None]("hasten_deliveries")
 """(tenant_id, destination_id, untried)
 

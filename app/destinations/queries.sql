@@ -4,8 +4,8 @@
 SELECT count(*)::int FROM destinations d WHERE d.tenant_id = $1 AND d.state <> 'removed';
 
 -- name: insert_destination
-INSERT INTO destinations (tenant_id, name, kind, base_url, credentials, options, types)
-VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, $7);
+INSERT INTO destinations (tenant_id, name, kind, base_url, credentials, options, types, credentials_type)
+VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, $7, $8);
 
 -- part: unknown_items
 -- Of the destination d: how many items have an unknown outcome, and since when.
@@ -20,6 +20,7 @@ LEFT JOIN LATERAL (
 -- name: list_destinations
 SELECT
     d.name, d.kind, d.base_url, d.options, d.types, d.state, d.created_at, d.blocked_code, d.blocked_detail, d.credentials,
+    d.credentials_type, d.access_expires_at,
     greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
     coalesce(u.count, 0)::int AS unknown, coalesce(u.seconds, 0)::int AS unknown_for
 FROM destinations d
@@ -58,6 +59,9 @@ WITH n AS MATERIALIZED (
 UPDATE destinations d
 SET
     credentials = coalesce($3::bytea, d.credentials),
+    credentials_type = coalesce($8::text, d.credentials_type),
+    access_expires_at = CASE WHEN $3::bytea IS NULL THEN d.access_expires_at END,
+    refresh_until = CASE WHEN $3::bytea IS NULL THEN d.refresh_until END,
     options = coalesce($4::text::jsonb, d.options),
     types = CASE WHEN $6::boolean THEN $7::text[] ELSE d.types END,
     blocked_until = CASE WHEN n.anew OR n.faster THEN NULL ELSE d.blocked_until END,

@@ -14,6 +14,8 @@ from app.destinations import queries as rows
 from app.destinations.base_urls import base_url_fault
 from app.destinations.circuits import queries as circuit_queries
 from app.destinations.circuits.queries import Circuit
+from app.destinations.credentials import Credentials, CredentialsError, Stored, Token, TokenCredentials, type_of, write
+from app.destinations.credentials import check as check_credentials
 from app.destinations.options import OptionsError
 from app.destinations.queries import DestinationRow
 from app.errors import Conflict, Invalid, NotFound
@@ -28,11 +30,8 @@ from app.vocabulary.freshness import Freshness
 
 KINDS: Final = tuple(kinds.KINDS)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_MOST_TOKEN: Final = 4_096
 _WORDS: Final = {"active": "resume", "paused": "pause", "removed": "remove"}
-_TOKEN: Final = msgspec.Meta(extra_json_schema={"writeOnly": True, "minLength": 1, "pattern": "^[ -~]+$"})
 _BASE_URL: Final = msgspec.Meta(examples=["https://api.hubapi.com"], extra_json_schema={"pattern": "^https?://"})
-Token = Annotated[str, _TOKEN]
 Kind = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(KINDS)})]
 _RESERVED: Final = frozenset({"db"})
 
@@ -45,6 +44,15 @@ class Unknown(msgspec.Struct, frozen=True):
     """Since the first of them became unknown."""
 
 
+class ShownCredentials(msgspec.Struct, frozen=True):
+    """What is shown of credentials."""
+
+    type: str
+    expires_at: datetime | None = None
+    """When the access token that was issued last expires; another one is requested before. null: there is none, or the
+    server does not say."""
+
+
 class Destination(Freshness, frozen=True, kw_only=True):
     """A destination as it is shown; its credentials never are."""
 
@@ -54,6 +62,7 @@ class Destination(Freshness, frozen=True, kw_only=True):
     options: dict[str, Any]
     types: list[str] | None
     """Of the records that go there; null: those that its kind has a place for."""
+    credentials: ShownCredentials
     state: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["active", "paused"]})]
     created_at: datetime
     error_code: str | None = None
@@ -69,7 +78,9 @@ class NewDestination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     name: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{_NAME.pattern}$"})]
     kind: Kind
     base_url: Annotated[str, _BASE_URL]
-    token: Token
+    token: Token | None = None
+    """Short for `credentials` of the type `token`."""
+    credentials: Credentials | None = None
     """Kept encrypted and never shown again."""
     options: dict[str, Any] = {}
     """Of its kind: a wrong one is refused with its name. All of them: `tranche destinations kinds`."""
@@ -80,7 +91,9 @@ class NewDestination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class DestinationChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What shall be different about a destination."""
 
-    token: Annotated[str | None, _TOKEN] = None
+    token: Token | None = None
+    """Short for `credentials` of the type `token`."""
+    credentials: Credentials | None = None
     """Kept encrypted and never shown again."""
     options: dict[str, Any] | None = None
     """Those that are named change, the others stay as they are; null is the default."""
@@ -114,7 +127,11 @@ async def add_destination(
     if (fault := base_url_fault(new.base_url, private)) is not None:
         raise Invalid(fault)
     base_url = new.base_url.rstrip("/")
-    sealed = vault.seal(_check_token(new.token), tenant_id=tenant_id, name=new.name, address=base_url)
+    credentials = _check_credentials(new.kind, new.token, new.credentials, private)
+    if credentials is None:
+        raise Invalid("Credentials are missing: give a token, or credentials of another type.")
+    secret = write(Stored(credentials=credentials))
+    sealed = vault.seal(secret, tenant_id=tenant_id, name=new.name, address=base_url)
     try:
         async with connection.transaction():
             if most is not None:
@@ -124,8 +141,11 @@ async def add_destination(
                         f"There are {count} destinations, and a tenant may have {most}; remove one first. An operator "
                         f"may raise {PREFIX}MAX_DESTINATIONS."
                     )
-            await rows.insert_destination(connection, tenant_id, new.name, new.kind, base_url, sealed, options, types)
-            noted = {"kind": new.kind}
+            type = type_of(credentials)
+            await rows.insert_destination(
+                connection, tenant_id, new.name, new.kind, base_url, sealed, options, types, type
+            )
+            noted = {"kind": new.kind, "credentials": type}
             await write_audit(connection, tenant_id, actor, "destination.add", f"destination:{new.name}", noted)
     except asyncpg.UniqueViolationError as error:
         raise Conflict(
@@ -135,27 +155,36 @@ async def add_destination(
 
 
 async def change_destination(
-    connection: Connection, vault: Vault, tenant_id: int, name: str, change: DestinationChange, *, actor: str = OPERATOR
+    connection: Connection,
+    vault: Vault,
+    tenant_id: int,
+    name: str,
+    change: DestinationChange,
+    *,
+    private: Sequence[Network] = (),
+    actor: str = OPERATOR,
 ) -> int:
-    """Give a destination another token, or other options; returns its id.
+    """Give a destination other credentials or options; returns its id.
 
-    Workers go by it from their next call on. A new token is tried at once, whatever circuit the one before opened.
-    Records that have arrived are not sent again because of new options.
+    Workers go by it from their next call on. New credentials are tried at once, whatever circuit those before opened.
+    Records that have arrived are not sent again because of new options. `private`: as for `add_destination`.
 
     Raises:
-        Invalid: the token or an option cannot be used, or nothing is to be changed.
+        Invalid: the credentials or an option cannot be used, or nothing is to be changed.
         NotFound: there is no such destination.
     """
-    if change.token is None and not change.options and change.types is msgspec.UNSET:
-        raise Invalid("There is nothing to change: give a token, options or types.")
-    token = None if change.token is None else _check_token(change.token)
+    given = change.token if change.token is not None else change.credentials
+    if given is None and not change.options and change.types is msgspec.UNSET:
+        raise Invalid("There is nothing to change: give a token, credentials, options or types.")
     async with connection.transaction():
         found = await rows.lock_destination(connection, tenant_id, name)
         if found is None:
             raise NotFound(f"There is no destination {name!r}.")
         sealed = None
-        if token is not None:
-            sealed = vault.seal(token, tenant_id=tenant_id, name=name, address=found.base_url)
+        credentials = _check_credentials(found.kind, change.token, change.credentials, private)
+        if credentials is not None:
+            secret = write(Stored(credentials=credentials))
+            sealed = vault.seal(secret, tenant_id=tenant_id, name=name, address=found.base_url)
         options = None
         if change.options:
             stored = found.options
@@ -168,11 +197,15 @@ async def change_destination(
         anew = change.types is not msgspec.UNSET
         types = found.types if change.types is msgspec.UNSET else change.types
         types = _check_types(found.kind, types, found.options | (change.options or {}))
-        destination_id = await rows.change_destination(connection, tenant_id, name, sealed, options, actor, anew, types)
+        type = None if credentials is None else type_of(credentials)
+        destination_id = await rows.change_destination(
+            connection, tenant_id, name, sealed, options, actor, anew, types, type
+        )
         if sealed is not None:
             await rows.hasten_deliveries(connection, tenant_id, destination_id, False)
         noted: dict[str, Any] = {"options": change.options} if change.options else {}
         noted |= {"token": sealed is not None} | ({"types": types} if anew else {})
+        noted |= {"credentials": type} if type is not None else {}
         await write_audit(connection, tenant_id, actor, "destination.change", f"destination:{name}", noted)
     return destination_id
 
@@ -209,12 +242,19 @@ def _check_types(kind: str, types: list[str] | None, options: Mapping[str, Any])
     return sorted(set(types))
 
 
-def _check_token(token: str) -> str:
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise Invalid("The token must be printable ASCII without spaces.")
-    if len(token) > _MOST_TOKEN:
-        raise Invalid(f"The token is longer than {_MOST_TOKEN} characters; no CRM would take the header.")
-    return token
+def _check_credentials(
+    kind: str, token: str | None, credentials: Credentials | None, private: Sequence[Network]
+) -> Credentials | None:
+    """Those that are given, in either form."""
+    if token is not None and credentials is not None:
+        raise Invalid("token and credentials say the same: give one of them.")
+    found = TokenCredentials(token=token) if token is not None else credentials
+    if found is not None:
+        try:
+            check_credentials(found, kinds.KINDS[kind].credentials, private)
+        except CredentialsError as error:
+            raise Invalid(str(error)) from error
+    return found
 
 
 async def list_destinations(
@@ -229,6 +269,7 @@ async def list_destinations(
             base_url=row.base_url,
             options=row.options,
             types=row.types,
+            credentials=ShownCredentials(row.credentials_type, row.access_expires_at),
             state=row.state,
             created_at=row.created_at,
             error_code=row.blocked_code if row.blocked_for else None,

@@ -80,6 +80,7 @@ _MISSED: Final = _count("tranche_redis_fallbacks", "Decisions of one process alo
 _CRM_CALLS: Final = _time(
     "tranche_crm_call_seconds", "Calls to destinations.", *_TARGET, "operation", "outcome", buckets=_CALLS
 )
+_TOKENS: Final = _time("tranche_access_token_seconds", "Calls to token endpoints.", "kind", "outcome", buckets=_CALLS)
 _ATTEMPTS: Final = _count("tranche_delivery_attempts", "Attempts at deliveries.", *_TARGET, "outcome")
 _DELIVERED: Final = _count("tranche_delivery_items", "Items of attempts, by their state after it.", *_TARGET, "state")
 _COMPLETED: Final = _count("tranche_deliveries_completed", "Deliveries of which nothing is open any more.", *_TARGET)
@@ -191,6 +192,7 @@ _COUNTED: Final[dict[type[Event], Callable[[Any], None]]] = {
     telemetry.RedisAway: lambda event: _AWAY.inc(event.seconds),
     telemetry.CallMade: _on_call,
     telemetry.CircuitChanged: _on_change,
+    telemetry.AccessTokenAsked: lambda event: _child(_TOKENS, event.kind, event.outcome).observe(event.seconds),
     telemetry.DeliveryAttempted: _on_attempt,
     telemetry.WebhookAttempted: _on_webhook,
     telemetry.SagaMoved: _on_saga,

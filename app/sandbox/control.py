@@ -13,6 +13,9 @@
 | `DELETE faults` | all off; `DELETE faults/KIND` one |
 | `GET schema` | `{"own","declared"}`: fields that every account has, and those that were declared; `?object=` |
 | `PUT schema` | `{"declared":["tranche_id","companies.tier"]}` becomes all that is declared; `*` is every name |
+| `GET oauth` | what the token endpoint did: `{"issued","refused","expired_calls","refresh_token"}` |
+| `PUT oauth` | the application that may ask for tokens (`app.sandbox.token_issuer.Client`); null: none |
+| `POST oauth/revoke` | its access tokens are good no more; `?refresh=1`: nor what renews them |
 | `POST reset` | everything as new; `?only=` any of `ledger,contacts,faults,concurrency` |
 | `GET health` | `{"status":"ok","kind"}` |
 
@@ -33,6 +36,7 @@ from app.sandbox.faults import FaultError, Refuse, parse
 from app.sandbox.front import DEFAULT_PORTAL, Front
 from app.sandbox.ledger import Ledger, timestamp
 from app.sandbox.records import Record, Records, effect_of
+from app.sandbox.token_issuer import Client
 from app.sandbox.vendor import Schema
 
 PREFIX: Final = "/__sandbox__"
@@ -121,6 +125,9 @@ class Control:
             web.delete(f"{PREFIX}/faults/{{kind}}", _safely(self.clear_faults)),
             web.get(f"{PREFIX}/schema", _safely(self.schema)),
             web.put(f"{PREFIX}/schema", _safely(self.declare)),
+            web.get(f"{PREFIX}/oauth", _safely(self.oauth)),
+            web.put(f"{PREFIX}/oauth", _safely(self.set_oauth)),
+            web.post(f"{PREFIX}/oauth/revoke", _safely(self.revoke)),
             web.post(f"{PREFIX}/reset", _safely(self.reset)),
             web.get(f"{PREFIX}/health", _safely(self.health)),
         ]
@@ -198,6 +205,17 @@ class Control:
             raise ValueError('{"declared": [names of fields]} is expected')
         self._front.schema = Schema(self._front.vendor.own_fields, names)
         return await self.schema(request)
+
+    async def oauth(self, _: web.Request) -> object:
+        return self._front.issuer.show()
+
+    async def set_oauth(self, request: web.Request) -> object:
+        self._front.issuer.configure(msgspec.json.decode(await request.read(), type=Client | None))
+        return self._front.issuer.show()
+
+    async def revoke(self, request: web.Request) -> object:
+        self._front.issuer.revoke(refresh=request.query.get("refresh") == "1")
+        return self._front.issuer.show()
 
     async def reset(self, request: web.Request) -> object:
         only = set(request.query.get("only", ",".join(PARTS)).split(","))

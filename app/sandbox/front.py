@@ -14,6 +14,7 @@ from app.sandbox import faults
 from app.sandbox.faults import Fault, Faults, Side, Status
 from app.sandbox.ledger import Call, Ledger
 from app.sandbox.records import Objects
+from app.sandbox.token_issuer import TokenIssuer
 from app.sandbox.vendor import Answer, Refusal, RefusedError, Route, Schema, Vendor, Visit
 
 DEFAULT_PORTAL: Final = "default"
@@ -40,6 +41,7 @@ class Front:
         self.schema = Schema(vendor.own_fields, declared)
         self.ledger = ledger
         self.faults = Faults()
+        self.issuer = TokenIssuer(instance_url=vendor.says_instance)
         self.objects = Objects(vendor.make_id, vendor.default_object)
         self.objects.restore(ledger.latest())
 
@@ -82,6 +84,8 @@ class Front:
         if latency is not None and latency.strikes(side):
             await asyncio.sleep(latency.fault.latency + latency.jitter(latency.fault.jitter))
         answer = self.vendor.authenticate(request.headers)
+        if answer is None and not self.issuer.accepts(self.vendor.token(request.headers)):
+            answer = self.vendor.refuse(faults.Unauthorized())
         if answer is None and route is None:
             answer = self.vendor.not_found(request.path)
         if answer is None:

@@ -15,6 +15,9 @@ changes nothing. A call with an `Idempotency-Key` that it has done is not done a
 sent again is not kept. Any Bearer token or `X-Api-Key` but `bad-token` is accepted.
 """
 
+import base64
+import binascii
+import contextlib
 import functools
 import hashlib
 import random
@@ -68,6 +71,11 @@ class Sandbox(Vendor):
         return f"r{count + 1}"
 
     def token(self, headers: Mapping[str, str]) -> str | None:
+        """That of a bearer, an API key, or a user's password."""
+        scheme, _, pair = headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "basic":
+            with contextlib.suppress(binascii.Error, UnicodeDecodeError):
+                return base64.b64decode(pair, validate=True).decode().partition(":")[2]
         token = super().token(headers)
         return headers.get("X-Api-Key") if token is None else token
 

@@ -22,6 +22,7 @@ from app.sandbox.vendor import Answer, Refusal, Route, Vendor, Visit
 
 class Sandbox(Vendor):
     key_field = "tranche_id"
+    token_path = "/oauth/v1/token"  # noqa: S105 - an address
 
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)  # noqa: S311 - a repeatable shuffle

@@ -44,6 +44,9 @@ class Sandbox(Vendor):
     locks_calls = False
     default_object = CONTACT.name
     key_field = KEY
+    token_path = "/services/oauth2/token"  # noqa: S105 - an address
+    authorize_path = "/services/oauth2/authorize"
+    says_instance = True
 
     def __init__(self) -> None:
         base = "/services/data/{version:v[0-9]+[.]0}"

@@ -54,6 +54,8 @@ async def open_sandbox(
     for route in front.vendor.routes:
         for base in ("", "/portal/{portal}"):
             app.router.add_route(route.method, base + route.path, front.handler(route))
+    app.router.add_post(front.vendor.token_path, front.issuer.token)
+    app.router.add_get(front.vendor.authorize_path, front.issuer.authorize)
     app.router.add_route("*", "/{anything:.*}", front.handler(None))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()

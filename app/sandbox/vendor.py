@@ -156,6 +156,11 @@ class Vendor(ABC):
     """Whether a lock refuses the whole call; if not, `Visit.locked` informs the handler."""
     default_object = "contacts"
     """What a call is about where nothing names an object."""
+    token_path = "/oauth/token"  # noqa: S105 - an address
+    """Where tokens are issued (`app.sandbox.token_issuer`); likewise what follows."""
+    authorize_path = "/oauth/authorize"
+    says_instance = False
+    """An answer with a token says where the account is."""
     key_field: str | None = None
     """The field of the account's own making that holds our business key by default."""
 

@@ -12,7 +12,7 @@ import msgspec
 from app.destinations.testing.rules import Step
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.exchange import Answer, NoAnswer
-from jobs.crm.port import CallResult, Health, Outcome, Pause, ReadBack, Reply, SentRecord
+from jobs.crm.port import Authorizer, CallResult, Health, Outcome, Pause, ReadBack, Reply, SentRecord
 from jobs.outbound.messages import retry_after, sanitize_message
 
 REFUSALS: Final = frozenset({400, 409, 413, 414, 422})
@@ -21,6 +21,8 @@ REFUSALS: Final = frozenset({400, 409, 413, 414, 422})
 REFUSED_SECONDS: Final = 30.0
 """After which a destination whose address must not be called is tried again: its name may resolve to another one,
 or the operator may have named its network."""
+NO_TOKEN_SECONDS: Final = 5.0
+"""After which a token is asked for again that could not be had."""
 LIMIT_SECONDS: Final = 10.0
 LOCK_SECONDS: Final = 2.0
 SHORTEST_PAUSE: Final = 0.5
@@ -59,8 +61,8 @@ class Judge:
 
     vendor: ClassVar[str] = "the destination"
 
-    def __init__(self, token: str, now: Callable[[], datetime]) -> None:
-        self.token = token
+    def __init__(self, authorizer: Authorizer, now: Callable[[], datetime]) -> None:
+        self._authorizer = authorizer
         self.now = now
 
     def said(self, body: Any) -> str:
@@ -108,6 +110,12 @@ class Judge:
         if isinstance(answer, NoAnswer) and answer.refused:
             detail = self.words(f"{self.vendor} is not called: {answer.detail}")
             pause = Pause(REFUSED_SECONDS, detail, ErrorCode.DESTINATION_UNAVAILABLE)
+            return Verdict(health=Health.CONNECTION_FAULT, detail=detail, pause=pause)
+        if isinstance(answer, NoAnswer) and answer.no_token is not None:
+            detail = self.words(answer.detail)
+            if answer.no_token.remedy:
+                return Verdict(health=Health.SETUP_FAULT, detail=with_remedy(detail, answer.no_token.remedy))
+            pause = Pause(NO_TOKEN_SECONDS, detail, ErrorCode.DESTINATION_UNAVAILABLE)
             return Verdict(health=Health.CONNECTION_FAULT, detail=detail, pause=pause)
         if isinstance(answer, NoAnswer):
             detail = self.words(f"no answer from {self.vendor}: {answer.detail}")
@@ -160,8 +168,8 @@ class Judge:
         return msgspec.structs.replace(verdict, health=Health.SETUP_FAULT, detail=detail)
 
     def words(self, text: str) -> str:
-        """Fit to be shown: short, on one line, without the token."""
-        words = sanitize_message(text, self.token)
+        """Fit to be shown: short, on one line, without secrets."""
+        words = sanitize_message(text, *self._authorizer.secrets)
         return words[0].upper() + words[1:] if words.startswith("the ") else words
 
 

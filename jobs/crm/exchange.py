@@ -17,7 +17,7 @@ from yarl import URL
 
 from app.tracing import spans
 from app.tracing.spans import Kind
-from jobs.crm.port import Headers, Timeouts
+from jobs.crm.port import Authorization, Authorizer, Headers, NoToken, Timeouts
 from jobs.outbound.messages import USER_AGENT
 from jobs.outbound.ssrf import AddressRefused
 from jobs.outbound.tracebacks import drop_tracebacks
@@ -25,6 +25,8 @@ from jobs.outbound.tracebacks import drop_tracebacks
 MAX_ANSWER_BYTES: Final = 8_000_000
 SCHEMES: Final = ("http://", "https://")
 DISCONNECTED: Final = "the connection ended without an answer"
+_LEAST_LEFT: Final = 0.5
+"""Seconds without which a call is not made again: it would only be in doubt."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +63,8 @@ class NoAnswer(msgspec.Struct, frozen=True, kw_only=True):
     timed_out: bool = False
     refused: bool = False
     """It was not called, because nobody may be sent there."""
+    no_token: NoToken | None = None
+    """It was not called, or not again after a 401, because of this."""
     status: None = None
     well: ClassVar[bool] = False
 
@@ -69,27 +73,26 @@ class NoAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Connection:
-    """Makes the calls of an adapter. Raises `ValueError`: token or base URL cannot be used."""
+    """Makes the calls of an adapter. Raises `ValueError`: the base URL cannot be used."""
 
     def __init__(
         self,
         *,
         session: aiohttp.ClientSession,
         base_url: str,
-        token: str,
+        authorizer: Authorizer,
         timeouts: Timeouts,
         header: str = "Authorization",
         scheme: str = "Bearer",
     ) -> None:
-        if not token or not token.isascii() or not token.isprintable() or " " in token:
-            raise ValueError("the token must be printable ASCII without spaces")
         if not base_url.startswith(SCHEMES):
             raise ValueError("the base URL must start with https:// or http://")
         self.base_url = base_url.rstrip("/")
-        self.token = token
         self.timeouts = timeouts
         self._session = session
-        self._credentials = {header: f"{scheme} {token}" if scheme else token}
+        self._authorizer = authorizer
+        self._header = header
+        self._scheme = scheme
 
     async def call(
         self,
@@ -101,23 +104,56 @@ class Connection:
         headers: dict[str, str] | None = None,
         seconds: float | None = None,
     ) -> Answer | NoAnswer:
-        """One exchange. `path` is encoded already; `seconds` is what is left of the total timeout, if not all."""
-        timeouts = self.timeouts
-        if seconds is not None:
-            timeouts = Timeouts(min(timeouts.connect, seconds), min(timeouts.total, seconds))
+        """One exchange; one more, if the first is answered 401 and there is another token. `path` is encoded already;
+        `seconds` is what is left of the total timeout, if not all."""
+        began = time.monotonic()
+        until = began + min(self.timeouts.total, seconds or self.timeouts.total)
+        authorization = await self._authorizer.authorize()
+        if isinstance(authorization, Authorization) and until - time.monotonic() < min(_LEAST_LEFT, until - began) / 2:
+            authorization = NoToken(detail="the access token came too late for this call")
+        if isinstance(authorization, NoToken):
+            return _not_called(authorization, began)
+        answer = await self._call(method, path, payload, identity, headers, authorization, until)
+        if answer.status == 401:
+            anew = await self._authorizer.renew(authorization)
+            if isinstance(anew, NoToken):
+                return _not_called(anew, began)
+            if anew is not None and until - time.monotonic() >= _LEAST_LEFT:
+                answer = await self._call(method, path, payload, identity, headers, anew, until)
+        return answer
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        payload: object,
+        identity: Headers,
+        headers: dict[str, str] | None,
+        authorization: Authorization,
+        until: float,
+    ) -> Answer | NoAnswer:
+        left = max(until - time.monotonic(), 0.001)
+        timeouts = Timeouts(min(self.timeouts.connect, left), min(self.timeouts.total, left))
+        base_url, token = authorization.base_url or self.base_url, authorization.token
+        shown = {self._header: f"{self._scheme} {token}" if self._scheme else token} if token else authorization.fields
         with spans.span(method, Kind.CLIENT, identity.trace, {"http.request.method": method}) as span:
             answer = await send(
                 self._session,
                 method,
-                URL(self.base_url + path, encoded=True) if "?" in path else self.base_url + path,
+                URL(base_url + path, encoded=True) if "?" in path else base_url + path,
                 payload=payload,
-                headers={**identify(identity), **span.context.fields(), **(headers or {}), **self._credentials},
+                headers={**identify(identity), **span.context.fields(), **(headers or {}), **shown},
                 timeouts=timeouts,
             )
             span.note({"http.response.status_code": answer.status})
             if answer.status is None or answer.status >= 400:
                 span.fail(str(answer.status or "no_answer"))
         return answer
+
+
+def _not_called(no_token: NoToken, began: float) -> NoAnswer:
+    seconds = time.monotonic() - began
+    return NoAnswer(sent=False, detail=no_token.detail, seconds=seconds, no_token=no_token)
 
 
 class _WatchedBody(aiohttp.BytesPayload):

@@ -4,12 +4,14 @@ An adapter is one file: it turns records into the vendor's request and the vendo
 `Outcome` a record. It decides nothing about when to try again; `app.kit.retry` does.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Protocol, TypedDict, Unpack
 
 import aiohttp
 import msgspec
 
+from app.destinations.credentials import Credentials
 from app.destinations.testing.rules import Step
 from app.resources.declaration import Resource
 from app.tracing.context import TraceContext
@@ -127,12 +129,54 @@ class Timeouts(msgspec.Struct, frozen=True):
     total: float = 10.0
 
 
+class Authorization(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call shows."""
+
+    token: str = ""
+    """For the header that the destination wants it in."""
+    fields: dict[str, str] = {}
+    """Header fields, where there is no token."""
+    base_url: str | None = None
+    """Where the account is, if whoever issued the token says that."""
+
+
+class NoToken(msgspec.Struct, frozen=True, kw_only=True):
+    """There is none to call with."""
+
+    detail: str
+    """In words, for people."""
+    remedy: str = ""
+    """It will not be issued before somebody does this; empty: it could not be asked for, or not now."""
+
+
+class Authorizer(Protocol):
+    """Has what a destination is called with, and renews it."""
+
+    @property
+    def credentials(self) -> Credentials:
+        """Themselves, for whoever speaks something else than HTTP."""
+        ...
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """What nobody may see of it."""
+        ...
+
+    async def authorize(self) -> Authorization | NoToken:
+        """For the next call."""
+        ...
+
+    async def renew(self, used: Authorization) -> Authorization | NoToken | None:
+        """After a 401 for this; `None`: it is what it is."""
+        ...
+
+
 class Access(TypedDict):
     """What a connection is made of."""
 
     session: aiohttp.ClientSession
     base_url: str
-    token: str
+    authorizer: Authorizer
     timeouts: Timeouts
 
 
@@ -192,5 +236,5 @@ class CrmFactory(Protocol):
     """How an adapter is registered in `jobs.crm.ADAPTERS`."""
 
     def __call__(self, *, resource: Resource, options: dict[str, Any], **access: Unpack[Access]) -> Crm:
-        """Raise `ValueError`, in words for the operator, where token, address or options cannot be used."""
+        """Raise `ValueError`, in words for the operator, where credentials, address or options cannot be used."""
         ...

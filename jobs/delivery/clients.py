@@ -10,6 +10,7 @@ import structlog
 
 from app.deliveries import queries
 from app.deliveries.queries import Route
+from app.destinations.credentials import RefreshTokenCredentials, Renewed
 from app.destinations.kinds import options_for
 from app.destinations.options import LIMITS
 from app.errors import SettingsError, TrancheError
@@ -24,11 +25,13 @@ from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import Circuit, Transition
 from jobs.breaker.transition_log import CircuitChange, TransitionLog
 from jobs.crm import ADAPTERS
-from jobs.crm.port import Crm, Timeouts
+from jobs.crm.authorization import FixedAuthorizer
+from jobs.crm.port import Authorizer, Crm, Timeouts
 from jobs.delivery.destination_state import DestinationState, DestinationStates
 from jobs.delivery.guarded_client import GuardedClient
 from jobs.delivery.limits.rate_limiter import RateLimiter
 from jobs.delivery.policy import DeliveryPolicy
+from jobs.delivery.token_refresher import RenewingAuthorizer, open_credentials
 from jobs.outbound.ssrf import DestinationSessions
 
 log = structlog.get_logger()
@@ -97,13 +100,8 @@ class ClientFactory(msgspec.Struct, frozen=True, eq=False):
         self, destination: Route, policy: DeliveryPolicy, state: DestinationState, label: str | None
     ) -> GuardedClient:
         tenant_id, destination_id = destination.tenant_id, destination.destination_id
-        made_of = (
-            destination.kind,
-            destination.base_url,
-            destination.credentials,
-            destination.options,
-            policy.timeouts,
-        )
+        authorizer = self._authorizer(destination, policy.timeouts, state)
+        made_of = (destination.kind, destination.base_url, authorizer, destination.options, policy.timeouts)
         made: dict[Resource, Crm] = {}
 
         def crm_for(resource: Resource) -> Crm:
@@ -111,7 +109,7 @@ class ClientFactory(msgspec.Struct, frozen=True, eq=False):
                 made[resource] = state.adapter(
                     resource.type_id,
                     (*made_of, resource),
-                    lambda: self._adapter(destination, policy.timeouts, resource),
+                    lambda: self._adapter(destination, policy.timeouts, resource, authorizer),
                 )
             return made[resource]
 
@@ -166,18 +164,30 @@ class ClientFactory(msgspec.Struct, frozen=True, eq=False):
             block=block,
         )
 
-    def _adapter(self, destination: Route, timeouts: Timeouts, resource: Resource) -> Crm:
-        connect = ADAPTERS[destination.kind]
-        token = self.vault.open(
-            destination.credentials,
-            tenant_id=destination.tenant_id,
-            name=destination.name,
-            address=destination.base_url,
+    def _authorizer(self, destination: Route, timeouts: Timeouts, state: DestinationState) -> Authorizer:
+        stored = open_credentials(self.vault, destination, destination.credentials)
+        credentials = stored.credentials
+        if not isinstance(credentials, Renewed):
+            return state.authorizer(credentials, lambda: FixedAuthorizer(credentials))
+        identity = credentials
+        if isinstance(credentials, RefreshTokenCredentials):
+            identity = msgspec.structs.replace(credentials, refresh_token="")
+        authorizer = state.authorizer(
+            (destination.base_url, identity, timeouts),
+            lambda: RenewingAuthorizer(
+                destination, stored, database=self.database, vault=self.vault, sessions=self.sessions, timeouts=timeouts
+            ),
         )
+        assert isinstance(authorizer, RenewingAuthorizer)
+        authorizer.see(destination.credentials, stored)
+        return authorizer
+
+    def _adapter(self, destination: Route, timeouts: Timeouts, resource: Resource, authorizer: Authorizer) -> Crm:
+        connect = ADAPTERS[destination.kind]
         return connect(
             session=self.sessions.to(destination.base_url),
             base_url=destination.base_url,
-            token=token,
+            authorizer=authorizer,
             resource=resource,
             options=options_for(resource, destination.name, destination.options),
             timeouts=timeouts,

@@ -5,7 +5,7 @@ from typing import Final
 
 from cachetools import LRUCache
 
-from jobs.crm.port import Crm
+from jobs.crm.port import Authorizer, Crm
 from jobs.delivery.limits.concurrency_limit import ConcurrencyLimit
 from jobs.delivery.limits.memory_budget import MemoryShare
 
@@ -22,6 +22,7 @@ class DestinationState:
         """The same in our own."""
         self._adapters: dict[int, tuple[object, Crm]] = {}
         """By type of record."""
+        self._authorizer: tuple[object, Authorizer] | None = None
 
     def adapter(self, type_id: int, made_of: object, make: Callable[[], Crm]) -> Crm:
         """The adapter of the time slice before if it learns, unless it is to be made of something else now.
@@ -34,6 +35,12 @@ class DestinationState:
         if crm.learns:
             self._adapters[type_id] = (made_of, crm)
         return crm
+
+    def authorizer(self, made_of: object, make: Callable[[], Authorizer]) -> Authorizer:
+        """That of the time slice before, unless it is to be made of something else now."""
+        if self._authorizer is None or self._authorizer[0] != made_of:
+            self._authorizer = made_of, make()
+        return self._authorizer[1]
 
     @property
     def calls(self) -> int:

@@ -22,7 +22,7 @@ _EARLY: Final = 0.05
 SHORTEST_BLOCK: Final = 0.1
 """Seconds for which a setup fault blocks a destination at least: no call may find it between two states."""
 
-_SETUP: Final = "the account lacks something that records need there, or refuses to be read"
+_SETUP: Final = "the account lacks something that records need there, refuses to be read, or issues no token"
 
 Answer = TypeVar("Answer", Reply, ReadBack)
 

@@ -24,12 +24,13 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     return max(0.0, ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds())
 
 
-def sanitize_message(text: str, secret: str) -> str:
-    """One line of at most 300 characters that does not contain `secret`, whatever the CRM chose to echo."""
+def sanitize_message(text: str, *secrets: str) -> str:
+    """One line of at most 300 characters that contains none of the `secrets`, whatever the CRM chose to echo."""
     shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    if len(secret) >= _LONG_SECRET:
-        shown = shown.replace(secret, "***")
-    elif secret:
-        # Taken out of the middle of words, a short one would be shown by the gaps.
-        shown = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", "***", shown)
+    for secret in secrets:
+        if len(secret) >= _LONG_SECRET:
+            shown = shown.replace(secret, "***")
+        elif secret:
+            # Taken out of the middle of words, a short one would be shown by the gaps.
+            shown = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", "***", shown)
     return shown if len(shown) <= DETAIL_LENGTH else shown[: DETAIL_LENGTH - 1] + "…"

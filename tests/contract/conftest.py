@@ -9,8 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from app.destinations.credentials import TokenCredentials
 from app.sandbox import ANY, KINDS, open_sandbox
 from jobs.crm import ADAPTERS
+from jobs.crm.authorization import FixedAuthorizer
 from jobs.crm.port import Crm, Headers, SentRecord, Timeouts
 from tests.types import CONTACTS, sent
 
@@ -24,6 +26,10 @@ _events = itertools.count(1)
 def told(request_id: str = "r", event_id: str | None = None) -> Headers:
     """Headers of a call with contents of its own, unless its event is named."""
     return Headers(request_id, event_id or f"event-{next(_events)}")
+
+
+def with_token(token: str = TOKEN) -> FixedAuthorizer:
+    return FixedAuthorizer(TokenCredentials(token=token))
 
 
 class Sandbox:
@@ -90,7 +96,7 @@ def connect(sandbox: Sandbox, session: aiohttp.ClientSession) -> Connect:
             "session": session,
             "resource": CONTACTS,
             "base_url": sandbox.url,
-            "token": TOKEN,
+            "authorizer": with_token(changes.pop("token", TOKEN)),
             "options": {**KINDS[sandbox.kind]().options, **changes.pop("options", {})},
             "timeouts": Timeouts(connect=1.0, total=2.0),
         }

@@ -11,7 +11,7 @@ from app.sandbox import ANY, KINDS, open_sandbox
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Health, Seen, SentRecord, Timeouts
-from tests.contract.conftest import TOKEN, Connect, Sandbox, contact, contacts, told
+from tests.contract.conftest import TOKEN, Connect, Sandbox, contact, contacts, told, with_token
 from tests.types import CONTACTS, sent
 
 OK, RETRY, UNKNOWN = EffectState.OK, EffectState.RETRY, EffectState.UNKNOWN
@@ -135,7 +135,12 @@ async def test_a_deletion_outlives_a_restart_of_the_stand_in(
     tmp_path: Any, session: aiohttp.ClientSession, kind: str
 ) -> None:
     path = tmp_path / "effects.jsonl"
-    arguments: dict[str, Any] = {"resource": CONTACTS, "session": session, "token": "t", "timeouts": Timeouts()}
+    arguments: dict[str, Any] = {
+        "resource": CONTACTS,
+        "session": session,
+        "authorizer": with_token("t"),
+        "timeouts": Timeouts(),
+    }
     async with open_sandbox(kind, ledger_path=path, fields=[ANY]) as url:
         crm = ADAPTERS[kind](base_url=url, options=KINDS[kind]().options, **arguments)
         await crm.push(contacts(2), told())

@@ -11,7 +11,7 @@ import pytest
 from app.destinations.testing.rules import Step
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Headers, Timeouts
-from tests.contract.conftest import TOKEN, Connect, Sandbox, told
+from tests.contract.conftest import TOKEN, Connect, Sandbox, told, with_token
 from tests.contract.scripted import Script, scripted
 from tests.types import CONTACTS
 
@@ -40,7 +40,7 @@ async def check(
         resource=CONTACTS,
         session=session,
         base_url=script.url,
-        token=TOKEN,
+        authorizer=with_token(),
         options=options,
         timeouts=Timeouts(1.0, 2.0),
     )

@@ -16,7 +16,7 @@ from app.sandbox import open_sandbox
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.http.adapter import Http
 from jobs.crm.port import Health, Seen, Timeouts
-from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told
+from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told, with_token
 from tests.contract.scripted import Script, scripted
 from tests.types import CONTACTS, sent
 
@@ -40,7 +40,7 @@ def http(session: aiohttp.ClientSession, url: str, **options: Any) -> Http:
         resource=CONTACTS,
         session=session,
         base_url=url,
-        token=TOKEN,
+        authorizer=with_token(),
         options=options,
         timeouts=Timeouts(connect=1.0, total=2.0),
         now=lambda: datetime(2026, 3, 4, 12, 0, tzinfo=UTC),

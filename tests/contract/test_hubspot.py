@@ -14,7 +14,7 @@ from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.hubspot.adapter import HubSpot
 from jobs.crm.hubspot.fields import property_name
 from jobs.crm.port import Headers, Health, Seen, Timeouts
-from tests.contract.conftest import TOKEN, Sandbox, contact, contacts
+from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, with_token
 from tests.contract.scripted import Script, scripted
 from tests.types import CONTACTS, sent
 
@@ -31,7 +31,7 @@ def hubspot(session: aiohttp.ClientSession, url: str, **options: Any) -> HubSpot
         resource=CONTACTS,
         session=session,
         base_url=url,
-        token=TOKEN,
+        authorizer=with_token(),
         options=options,
         timeouts=Timeouts(connect=1.0, total=2.0),
         now=lambda: NOON,

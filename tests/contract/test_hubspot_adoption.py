@@ -13,7 +13,7 @@ from app.sandbox import open_sandbox
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.hubspot.adapter import HubSpot
 from jobs.crm.port import Health, Timeouts
-from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told
+from tests.contract.conftest import Sandbox, contact, contacts, told, with_token
 from tests.contract.scripted import Script, scripted
 from tests.types import CONTACTS, sent
 
@@ -41,7 +41,9 @@ async def script() -> AsyncIterator[Script]:
 
 def hubspot(session: aiohttp.ClientSession, url: str, **options: Any) -> HubSpot:
     timeouts = Timeouts(connect=1.0, total=2.0)
-    return HubSpot(resource=CONTACTS, session=session, base_url=url, token=TOKEN, options=options, timeouts=timeouts)
+    return HubSpot(
+        resource=CONTACTS, session=session, base_url=url, authorizer=with_token(), options=options, timeouts=timeouts
+    )
 
 
 async def have(sandbox: Sandbox, *rows: dict[str, str]) -> list[str]:

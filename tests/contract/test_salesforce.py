@@ -14,7 +14,7 @@ from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.port import Health, Reply, Seen, Timeouts
 from jobs.crm.salesforce.adapter import Salesforce
 from jobs.crm.salesforce.fields import field_name, literal, parcels
-from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told
+from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told, with_token
 from tests.contract.scripted import Script, scripted
 from tests.types import CONTACTS, sent
 
@@ -45,7 +45,7 @@ def salesforce(session: aiohttp.ClientSession, url: str, clock: Clock | None = N
         resource=CONTACTS,
         session=session,
         base_url=url,
-        token=TOKEN,
+        authorizer=with_token(),
         options=options,
         timeouts=Timeouts(connect=1.0, total=2.0),
         now=lambda: datetime(2026, 3, 4, 12, 0, tzinfo=UTC),
@@ -430,7 +430,12 @@ def test_attributes_become_custom_fields(attribute: str, name: str) -> None:
 
 def test_attributes_that_differ_in_case_alone_are_one_field(session: Any) -> None:
     fields = Salesforce(
-        resource=CONTACTS, session=session, base_url="http://x", token="t", options={}, timeouts=Timeouts()
+        resource=CONTACTS,
+        session=session,
+        base_url="http://x",
+        authorizer=with_token("t"),
+        options={},
+        timeouts=Timeouts(),
     )._fields
     record = fields.sobject(contact("c", attributes={"plan": 1, "Plan": 2}))
 

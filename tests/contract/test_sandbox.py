@@ -17,7 +17,7 @@ from app.sandbox import KINDS
 from app.vocabulary.states import EffectState
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Seen, Timeouts
-from tests.contract.conftest import Connect, Sandbox, contact, contacts, told
+from tests.contract.conftest import Connect, Sandbox, contact, contacts, told, with_token
 from tests.types import CONTACTS
 
 OK, UNKNOWN, RETRY = EffectState.OK, EffectState.UNKNOWN, EffectState.RETRY
@@ -140,7 +140,7 @@ async def test_a_killed_sandbox_knows_all_again(tmp_path: Path, session: aiohttp
         arguments: dict[str, Any] = {
             "resource": CONTACTS,
             "session": session,
-            "token": "t",
+            "authorizer": with_token("t"),
             "options": KINDS[kind]().options,
             "timeouts": Timeouts(),
         }

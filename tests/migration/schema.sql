@@ -266,6 +266,9 @@ CREATE TABLE public.destinations (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     circuit_override jsonb,
     types text[],
+    credentials_type text DEFAULT 'token'::text NOT NULL,
+    access_expires_at timestamp with time zone,
+    refresh_until timestamp with time zone,
     CONSTRAINT destinations_state_check CHECK ((state = ANY (ARRAY['active'::text, 'paused'::text, 'removed'::text])))
 );
 

@@ -119,7 +119,8 @@ class DatabaseBackend:
     async def change(self, name: str, change: service.DestinationChange) -> None:
         vault = self._vault
         async with self._connect() as (connection, tenant_id):
-            changed = await service.change_destination(connection, vault, tenant_id, name, change)
+            private = parse_networks(self._settings.destination_private)
+            changed = await service.change_destination(connection, vault, tenant_id, name, change, private=private)
         await self._notify(tenant_id, changed, f"change:{time.time()}")
 
     async def set_state(self, name: str, state: str) -> None:

@@ -87,7 +87,7 @@ class Http:
         self.repeatable = chosen.idempotent
         self.archives = chosen.archive_path is not None or chosen.deleted_field is not None
         self._connection = Connection(header=chosen.auth_header, scheme=chosen.auth_scheme, **access)
-        self._judge = HttpJudge(access["token"], now)
+        self._judge = HttpJudge(access["authorizer"], now)
         self._results = Results(chosen, self._judge.words, self._judge.said)
         self._named = chosen.fields_of(resource.name)
         # Within attributes_field no attribute has a name of its own.

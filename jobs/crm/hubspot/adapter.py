@@ -57,7 +57,7 @@ class HubSpot:
         self.batch_size = chosen.batch_size or BATCH_SIZE
         self._fields = Fields(chosen, resource)
         self._base = f"/crm/v3/objects/{self._fields.object}/batch"
-        self._judge = HubSpotJudge(access["token"], self._fields, chosen.time_zone, now)
+        self._judge = HubSpotJudge(access["authorizer"], self._fields, chosen.time_zone, now)
         # HubSpot knows contacts by their address as well, and companies by no property of its own.
         self._adopts = chosen.on_conflict == "adopt" and "email" in resource.names
         self._outcomes = Outcomes(self._judge, self._fields.key, adopts=self._adopts)

@@ -17,7 +17,7 @@ import msgspec
 from jobs.crm.answers import LIMIT_SECONDS, Judge, Wait, message, objects, rename_or_exclude
 from jobs.crm.exchange import Answer
 from jobs.crm.hubspot.fields import Fields
-from jobs.crm.port import SentRecord
+from jobs.crm.port import Authorizer, SentRecord
 
 POLICY_SECONDS: Final = {"SECONDLY": 1.0, "TEN_SECONDLY_ROLLING": 10.0}
 MIGRATION_SECONDS: Final = 10.0
@@ -32,8 +32,8 @@ class HubSpotJudge(Judge):
 
     vendor = "HubSpot"
 
-    def __init__(self, token: str, fields: Fields, time_zone: str, now: Callable[[], datetime]) -> None:
-        super().__init__(token, now)
+    def __init__(self, authorizer: Authorizer, fields: Fields, time_zone: str, now: Callable[[], datetime]) -> None:
+        super().__init__(authorizer, now)
         self._zone = ZoneInfo(time_zone)
         self._fields = fields
 

@@ -54,7 +54,7 @@ class Salesforce:
         chosen = read_options(options, SalesforceOptions)
         self.batch_size = chosen.batch_size or BATCH_SIZE
         self._fields = Fields(chosen, resource)
-        self._judge = SalesforceJudge(access["token"], self._fields, now)
+        self._judge = SalesforceJudge(access["authorizer"], self._fields, now)
         self._quota = Quota(chosen.quota_share, monotonic)
         self._monotonic = monotonic
         self._connection = Connection(**access)

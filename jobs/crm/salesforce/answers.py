@@ -13,7 +13,7 @@ from typing import Any, Final
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import LIMIT_SECONDS, Judge, Verdict, Wait, objects, rename_or_exclude
 from jobs.crm.exchange import Answer, NoAnswer
-from jobs.crm.port import Health, Outcome, Pause, ReadBack, Reply, SentRecord
+from jobs.crm.port import Authorizer, Health, Outcome, Pause, ReadBack, Reply, SentRecord
 from jobs.crm.salesforce.fields import Fields
 
 QUOTA_SECONDS: Final = 900.0
@@ -50,8 +50,8 @@ class SalesforceJudge(Judge):
 
     vendor = "Salesforce"
 
-    def __init__(self, token: str, fields: Fields, now: Callable[[], datetime]) -> None:
-        super().__init__(token, now)
+    def __init__(self, authorizer: Authorizer, fields: Fields, now: Callable[[], datetime]) -> None:
+        super().__init__(authorizer, now)
         self._fields = fields
         self._key = fields.key
 

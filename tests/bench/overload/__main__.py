@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
 import statistics
 import sys
@@ -87,12 +86,9 @@ def pin(pid: int, core: int) -> None:
 
 
 def servers() -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # it has ended since
-            if "serve" in process.cmdline():
-                found.append(process)
-    return found
+    children = psutil.Process().children(recursive=True)
+    # without ZOMBIE: whoever ended since has no command line to read
+    return [p for p in children if p.status() != psutil.STATUS_ZOMBIE and "serve" in p.cmdline()]
 
 
 async def follow_memory(found: list[float]) -> None:

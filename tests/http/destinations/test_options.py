@@ -67,8 +67,8 @@ async def test_options_change_one_by_one_and_null_is_the_default(api: Api) -> No
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({}, "give a token, options or types"),
-        ({"options": {}}, "give a token, options or types"),
+        ({}, "give a token, credentials, options or types"),
+        ({"options": {}}, "give a token, credentials, options or types"),
         ({"options": {"propertys": {}}}, "options.propertys: hubspot has no such option"),
         ({"options": {"batch_size": 500}}, "options.batch_size: Expected `int` <= 100."),
         ({"token": "a b"}, "printable ASCII"),
@@ -157,7 +157,7 @@ async def test_the_audit_log_tells_who_changed_what_and_no_token(api: Api) -> No
     assert [e["action"].removeprefix("destination.") for e in entries] == [
         "remove", "resume", "pause", "change", "add",
     ]  # fmt: skip
-    assert entries[3]["detail"] == {"token": True, "options": {"rate": 9}}
+    assert entries[3]["detail"] == {"token": True, "credentials": "token", "options": {"rate": 9}}
     assert len({e["actor"] for e in entries}) == 1
     assert b"another-token" not in told.body
 
@@ -180,7 +180,7 @@ async def test_the_command_changes_a_destination_over_http_and_at_the_database(a
     assert (changed.exit_code, changed.output) == (0, "changed crm\n"), changed
     assert (await api.get("/v1/destinations/crm")).json()["options"] == wanted | {"path": "/v2/people"}
     for words, reason in (
-        (("crm",), "give a token, options or types"),
+        (("crm",), "give a token, credentials, options or types"),
         (("crm", "--concurrency", "0"), "options.concurrency"),
         (("nobody", "--token", "t"), "There is no destination 'nobody'"),
     ):
