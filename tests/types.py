@@ -17,6 +17,6 @@ read_items: Final = reader_of(CONTACTS).read
 
 
 def sent(key: str, version: int = 1, *, deleted: bool = False, **given: Any) -> SentRecord:
-    """What a destination is sent; `given` are fields, `attributes` and `remote_id`."""
-    rest = {name: given.pop(name) for name in ("attributes", "remote_id") if name in given}
+    """What a destination is sent; `given` are fields, `attributes`, `remote_id` and `adopted`."""
+    rest = {name: given.pop(name) for name in ("attributes", "remote_id", "adopted") if name in given}
     return SentRecord(record_id=key, version=version, deleted=deleted, fields=given, **rest)

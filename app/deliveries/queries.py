@@ -7,6 +7,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from app.deliveries import before_images
+from app.deliveries.before_images import Adoption
 from app.kit.postgres.column_codec import numbers, texts
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Affected, Found, Json, Query, Seconds, query
@@ -322,6 +324,28 @@ async def record_delivery(connection: Connection, claim: Claim, type: str, recor
             await _notify_dead_letters(connection, claim, type, indexes, _SENTENCES, _LISTED_BYTES)
         finished = None if still_open else await _finish_job(connection, claim.tenant_id, job_id)
         return Recorded(job_id, finished, record.wait)
+
+
+@query("keep_adoptions")
+async def _keep_adoptions(
+    connection: Connection, claim: Claim, record_ids: list[str], remote_ids: list[str], before_images: list[str]
+) -> list[str]: ...
+
+
+async def keep_adoptions(connection: Connection, claim: Claim, adoptions: Sequence[Adoption]) -> frozenset[str]:
+    """Ids of the records that were kept; see the query.
+
+    Raises:
+        UniqueViolationError: another delivery adopts one of them at the same time; nothing was kept.
+    """
+    kept = await _keep_adoptions(
+        connection,
+        claim,
+        [adoption.record_id for adoption in adoptions],
+        [adoption.remote_id for adoption in adoptions],
+        [before_images.write(adoption.before) for adoption in adoptions],
+    )
+    return frozenset(kept)
 
 
 block_destination = Query[[int, int, Seconds, str, str], None]("block_destination")

@@ -123,12 +123,12 @@ SELECT
     s.remote_id,
     coalesce(s.state_version, 0) AS tried_version,
     coalesce(s.state <> 'ok', false) AS troubled, s.created, coalesce(s.prior_version, 0) AS prior_version,
-    s.not_restored
+    s.not_restored, s.before_image, coalesce(s.adopted_at > s.synced_at, s.adopted_at IS NOT NULL, false) AS adopted
 FROM records r
 LEFT JOIN LATERAL (
     SELECT
         x.synced_version, x.state, x.state_version, x.error_code, x.remote_id, x.doubted_at, x.created,
-        x.prior_version, x.not_restored
+        x.prior_version, x.not_restored, x.before_image, x.adopted_at, x.synced_at
     FROM record_syncs x
     WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.type_id = $3 AND x.record_id = r.record_id
     LIMIT 1
@@ -228,6 +228,13 @@ synced AS (
             WHEN excluded.remote_id = '' THEN NULL
             WHEN excluded.not_restored IS NULL THEN s.not_restored
             ELSE coalesce(s.not_restored, '{}') || excluded.not_restored
+        END,
+        -- They are those of the record that had this id.
+        before_image = CASE
+            WHEN excluded.remote_id IS NULL OR excluded.remote_id = s.remote_id THEN s.before_image
+        END,
+        adopted_at = CASE
+            WHEN excluded.remote_id IS NULL OR excluded.remote_id = s.remote_id THEN s.adopted_at
         END
     WHERE excluded.state_version >= s.state_version
 ),
@@ -254,6 +261,28 @@ revised AS (
 SELECT h.job_id, c.open
 FROM held h
 CROSS JOIN counted c;
+
+-- name: keep_adoptions
+-- Records that were found at the destination of a claimed delivery, with what they hold (JSON), before they are written to;
+-- returns those that are kept. One that another record of ours has adopted is not, and none is if the lease was lost.
+INSERT INTO record_syncs AS s (
+    tenant_id, destination_id, type_id, record_id, remote_id, state, state_version, created, adopted_at, before_image
+)
+SELECT :tenant_id, d.destination_id, d.type_id, t.record_id, t.remote_id, 'ok', 0, false, now(), t.before_image
+FROM deliveries d
+CROSS JOIN unnest(:record_ids::text[], :remote_ids::text[], :before_images::text[]) AS t(record_id, remote_id, before_image)
+WHERE d.tenant_id = :tenant_id AND d.delivery_id = :delivery_id AND d.lease_token = :token AND d.state = 'sending'
+    AND NOT EXISTS (
+        SELECT FROM record_syncs x
+        WHERE x.tenant_id = :tenant_id AND x.destination_id = d.destination_id AND x.type_id = d.type_id
+            AND x.remote_id = t.remote_id AND x.before_image IS NOT NULL AND x.record_id <> t.record_id
+    )
+ORDER BY t.record_id
+ON CONFLICT (tenant_id, destination_id, type_id, record_id) DO UPDATE
+SET
+    remote_id = excluded.remote_id, created = excluded.created, adopted_at = excluded.adopted_at,
+    before_image = excluded.before_image
+RETURNING s.record_id;
 
 -- name: insert_dead_letters
 -- The dead letters (JSON) that an attempt leaves, after record_delivery in its transaction.

@@ -5,6 +5,8 @@ from typing import Any, Final
 
 import msgspec
 
+from app.deliveries import before_images
+from app.deliveries.before_images import FieldBefore
 from app.history import queries as history
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query
@@ -46,6 +48,12 @@ class RecordState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     they are."""
     not_restored_before: Mapping[str, int]
     """The same as it was found when the destination was sent something before."""
+    before_image: Sequence[FieldBefore] | None
+    """What the record there held before us, if it was adopted."""
+    adopted: bool
+    """It was, and has not been written to since as far as is known: it does not have our key."""
+    restored: Sequence[FieldBefore]
+    """What it is to hold again of this: of a tombstone all, else what an undo withdrew."""
     size: int
     """Characters of its document; only the size of an item limits them."""
 
@@ -56,9 +64,14 @@ class RecordState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.deleted and (self.removed or self.created is True)
 
     @property
+    def released(self) -> bool:
+        """A tombstone whose record was there before us, as it is known to have been: it is to be so again."""
+        return self.deleted and not self.archived and self.before_image is not None and self.remote_id is not None
+
+    @property
     def left(self) -> bool:
         """A tombstone whose record is not ours to take away."""
-        return self.deleted and not self.archived
+        return self.deleted and not self.archived and not self.released
 
 
 _not_restored: Final = msgspec.json.Decoder(dict[str, int]).decode
@@ -87,6 +100,9 @@ def _read(row: dict[str, Any]) -> RecordState:
         known = field_states.know(document, field_states.read_cleared(cleared))
     # What arrived in this very version goes along in a call only where that is made once more, as it was.
     held = prior if row["synced_version"] == row["version"] else row["synced_version"]
+    image = row["before_image"] = before_images.read(row["before_image"])
+    if row["adopted"]:
+        held = prior = 0  # what we had there before was another record
     words = field_states.choose_words(
         known,
         field_states.read_withdrawn(withdrawn),
@@ -103,8 +119,16 @@ def _read(row: dict[str, Any]) -> RecordState:
         else:
             fields[name] = None
     removed = row["deleted"] and withdrawn is None
+    restored = [f for f in image or () if row["deleted"] or f.name in words.not_restored]
+    known_before = {field.name for field in restored}
     return RecordState(
-        **row, removed=removed, fields=fields, attributes=attributes, not_restored=words.not_restored, size=len(stored)
+        **row,
+        removed=removed,
+        fields=fields,
+        attributes=attributes,
+        not_restored={name: at for name, at in words.not_restored.items() if name not in known_before},
+        restored=restored,
+        size=len(stored),
     )
 
 

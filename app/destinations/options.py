@@ -1,17 +1,19 @@
 """What every kind of destination lets one choose, and how wrong choices are explained."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from app.kit.field_texts import read_field_texts
+from app.resources.declaration import Kind, Resource
 from app.resources.types.contacts import CONTACTS
 
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Names = Annotated[dict[Name, Name | None], Meta(max_length=1000)]
+MatchOn = Name | Names | None
 LIMITS: Final = ("batch_size", "concurrency", "rate", "connect_timeout", "total_timeout")
 """Options that say how a destination wants to be called; null leaves it to the settings."""
 
@@ -67,6 +69,56 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return []
 
 
+class MatchingOptions(Options, frozen=True, kw_only=True):
+    """Of kinds whose services may have had a record before it first goes there."""
+
+    match_on: MatchOn = None
+    """field of ours by which a record is looked for before it first goes there: what is found without our key becomes
+    ours; `{"TYPE":"FIELD"}` for several types; null or `{}`: it is not looked for"""
+
+    def match_field(self, resource: Resource) -> str | None:
+        """The field of this type that its records are looked for by."""
+        if isinstance(self.match_on, str):
+            return self.match_on if self.match_on in resource.names else None
+        return (self.match_on or {}).get(resource.name)
+
+    def check_match(self, types: Sequence[Resource]) -> None:
+        """Raises `OptionsError`: none of these types, which can go there, can be looked for so."""
+        if isinstance(self.match_on, str):
+            chosen = [one for one in types if self.match_on in one.names]
+            if not chosen:
+                known = "; ".join(f"{one.name} by {_any_of(self._matchable(one))}" for one in types)
+                raise OptionsError(f"options.match_on: there is no field {self.match_on!r}. {_MATCHED}: {known}.{_OWN}")
+        by_name = {one.name: one for one in types}
+        for name in self.match_on if isinstance(self.match_on, dict) else ():
+            if name not in by_name:
+                raise OptionsError(
+                    f"options.match_on.{name}: records of this type do not go there, or a tenant declares it. There "
+                    f"are: {', '.join(by_name) or 'none'}.{_OWN}"
+                )
+        for one in types:
+            field, fields = self.match_field(one), self._matchable(one)
+            if field is not None and field not in fields:
+                place = "match_on" if isinstance(self.match_on, str) else f"match_on.{one.name}"
+                raise OptionsError(
+                    f"options.{place}: {one.name} cannot be looked for by {field!r}, only by a text that goes there: "
+                    f"{_any_of(fields)}."
+                )
+
+    def _matchable(self, resource: Resource) -> list[str]:
+        there = resource.named_at(self.KIND) | self.fields_of(resource.name)
+        return [f.name for f in resource.fields if f.kind in MATCHABLE and f.many is None and there.get(f.name)]
+
+
+MATCHABLE: Final = (Kind.TEXT, Kind.EMAIL, Kind.PHONE, Kind.URI, Kind.UUID)
+_MATCHED: Final = "Records are looked for by a text of theirs"
+_OWN: Final = " A type of your own names its field itself, in destinations.NAME.match_on of its definition."
+
+
+def _any_of(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + (" or " if names[:-1] else "") + names[-1] if names else "nothing"
+
+
 Chosen = TypeVar("Chosen", bound=Options)
 
 
@@ -95,7 +147,7 @@ def describe(cls: type[Options]) -> dict[str, Described]:
     return {name: Described(words[name], getattr(defaults, name)) for name in cls.__struct_fields__}
 
 
-_UNKNOWN: Final = re.compile(r"unknown field `(.*?)`(?: - at `\$\.(.*)`)?$", re.DOTALL)
+_UNKNOWN: Final = re.compile(r"unknown field `(.*)`$", re.DOTALL)
 _PLACE: Final = re.compile(r"(.*) - at (?:`key` in )?`\$\.?(.*)`$", re.DOTALL)
 
 
@@ -109,9 +161,6 @@ def convert(cls: type[Chosen], options: Mapping[str, Any], kind: str | None) -> 
 def _explain(cls: type[Options], message: str, kind: str | None) -> str:
     """What is wrong, where, and what would be right."""
     unknown = _UNKNOWN.search(message)
-    if unknown is not None and unknown[2]:
-        members = describe(cls)[re.split(r"[.\[]", unknown[2])[0]].words
-        return f"options.{unknown[2]}.{unknown[1]}: there is no such member. ({members}.)"
     if unknown is not None:
         names = ", ".join(cls.__struct_fields__)
         return f"options.{unknown[1]}: {kind or 'this kind'} has no such option; there are: {names}."

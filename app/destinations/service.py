@@ -17,7 +17,6 @@ from app.destinations.circuits.queries import Circuit
 from app.destinations.credentials import Credentials, CredentialsError, Stored, Token, TokenCredentials, type_of, write
 from app.destinations.credentials import check as check_credentials
 from app.destinations.options import OptionsError
-from app.destinations.presets import resolve_preset
 from app.destinations.queries import DestinationRow
 from app.errors import Conflict, Invalid, NotFound
 from app.kit.encryption import Vault
@@ -25,7 +24,6 @@ from app.kit.postgres.database import Connection
 from app.kit.worker_registry import Workers
 from app.resources.json_schema import TYPE_NAME
 from app.resources.types import BUILT_IN
-from app.resources.types.contacts import CONTACTS
 from app.settings import PREFIX
 from app.vocabulary.addresses import Network
 from app.vocabulary.freshness import Freshness
@@ -126,6 +124,7 @@ async def add_destination(
         raise Invalid(f"{new.name!r} is not a valid destination name: use a-z, 0-9, '-' and '_', not 'db'.")
     options = _check_options(new.kind, new.options)
     types = _check_types(new.kind, new.types, new.options)
+    _check_match(new.kind, new.options, types)
     if (fault := base_url_fault(new.base_url, private)) is not None:
         raise Invalid(fault)
     base_url = new.base_url.rstrip("/")
@@ -187,7 +186,7 @@ async def change_destination(
         if credentials is not None:
             secret = write(Stored(credentials=credentials))
             sealed = vault.seal(secret, tenant_id=tenant_id, name=name, address=found.base_url)
-        options = None
+        options, kept = None, found.options
         if change.options:
             stored = found.options
             strange = change.options.keys() - stored.keys() - kinds.names_of(found.kind)
@@ -199,7 +198,8 @@ async def change_destination(
         anew = change.types is not msgspec.UNSET
         types = found.types if change.types is msgspec.UNSET else change.types
         types = _check_types(found.kind, types, found.options | (change.options or {}))
-        anew = anew or types != found.types
+        if (change.options or {}).keys() & {"match_on", "fields", "read_path"} or anew:
+            _check_match(found.kind, kept, types)
         type = None if credentials is None else type_of(credentials)
         destination_id = await rows.change_destination(
             connection, tenant_id, name, sealed, options, actor, anew, types, type
@@ -224,18 +224,26 @@ def _check_options(kind: str, options: dict[str, Any]) -> str:
     return text
 
 
+def _check_match(kind: str, options: dict[str, Any], types: Collection[str] | None) -> None:
+    """By which field records are looked for, if that was chosen."""
+    if options.get("match_on") is None:
+        return
+    there = [one for one in BUILT_IN.values() if kinds.has_place(kind, one) and (types is None or one.name in types)]
+    try:
+        kinds.check_match(kinds.parse(kind, options), there)
+    except OptionsError as error:
+        raise Invalid(str(error)) from error
+
+
 async def find_kinds(connection: Connection, tenant_id: int, names: Collection[str]) -> dict[str, str]:
     """By name, of those that there are."""
     return dict(await rows.destination_kinds(connection, tenant_id, list(names)))
 
 
 def _check_types(kind: str, types: list[str] | None, options: Mapping[str, Any]) -> list[str] | None:
-    of_one_type = kinds.paths_of_one_type(resolve_preset(options)) if kinds.KINDS[kind].takes_any else {}
     if types is None:
-        # Those that accept imports look at these paths among the options themselves (part `takes_type`).
-        seen = {name for name in ("path", "read_path", "archive_path") if options.get(name) is not None}
-        return [CONTACTS.name] if of_one_type.keys() - seen else None
-    shared = of_one_type if len(set(types)) > 1 else {}
+        return None
+    shared = kinds.paths_of_one_type(options) if kinds.KINDS[kind].takes_any and len(set(types)) > 1 else {}
     for option, path in shared.items():
         raise Invalid(
             f"types: {' and '.join(sorted(set(types)))} cannot share the {option} {path!r}: write {{type}} where the "

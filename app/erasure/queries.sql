@@ -261,7 +261,7 @@ DELETE FROM records WHERE tenant_id = $1 AND type_id = $2 AND record_id = ANY ($
 -- name: renew_records
 -- Those that there are again, by jobs that were asked for later: they begin with that.
 WITH synced AS (
-    UPDATE record_syncs s SET error_code = NULL, error_detail = NULL, not_restored = NULL
+    UPDATE record_syncs s SET error_code = NULL, error_detail = NULL, not_restored = NULL, before_image = NULL
     WHERE s.tenant_id = $1 AND s.type_id = $2 AND s.record_id = ANY ($3::text[])
         AND s.destination_id = ANY (ARRAY(SELECT d.destination_id FROM destinations d WHERE d.tenant_id = $1))
 )

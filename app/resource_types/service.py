@@ -6,7 +6,7 @@ import msgspec
 
 from app.audit.queries import write_audit
 from app.destinations import kinds
-from app.destinations.options import OptionsError
+from app.destinations.options import MATCHABLE, OptionsError
 from app.destinations.service import find_kinds
 from app.errors import Conflict, Invalid
 from app.kit.postgres.database import Connection
@@ -102,6 +102,7 @@ async def declare_type(
             after = compile_type(name, definition, type_id=type_id, version=version, base=base)
         except SchemaError as error:
             raise Invalid(f"{error.detail}.") from error
+        _check_match(definition, after)
         before = base
         if row is not None:
             if repeated:
@@ -118,6 +119,17 @@ async def declare_type(
         noted = {"version": version, "fields": len(after.fields)}
         await write_audit(connection, tenant_id, actor, "resource_type.declare", f"resource_type:{name}", noted)
     return describe(after, definition), row is None
+
+
+def _check_match(definition: Definition, resource: Resource) -> None:
+    """The fields by which destinations look for records are fields of the type."""
+    for name, options in definition.destinations.items():
+        if not isinstance(field := options.get("match_on"), str):
+            continue
+        texts = [one.name for one in resource.fields if one.many is None and one.kind in MATCHABLE]
+        if field not in texts:
+            place = pointer("destinations", name, "match_on")
+            raise Invalid(f"{place}: there is no text {field!r} to look for; there are: {', '.join(texts) or 'none'}.")
 
 
 async def _check_destinations(

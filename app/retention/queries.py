@@ -33,6 +33,7 @@ class Kind(StrEnum):
     DEAD_LETTERS = "dead_letters"
     AUDIT = "audit"
     SYNCS = "syncs"
+    IMAGES = "images"
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -102,6 +103,7 @@ _forget_jobs = Query[[int, Seconds | None], Affected]("forget_jobs")
 _forget_dead_letters = Query[[int, Seconds | None], Affected]("forget_dead_letters")
 _forget_audit = Query[[int, Seconds | None], Affected]("forget_audit")
 _forget_syncs = Query[[int], Affected]("forget_syncs")
+_forget_images = Query[[int, Seconds | None], Affected]("forget_images")
 _forget_messages = Query[[int, Seconds], Affected]("forget_messages")
 _forget_changes = Query[[int, Seconds], Affected]("forget_circuit_changes")
 
@@ -160,6 +162,7 @@ REMOVALS: dict[Kind, Removal] = {
     ),
     Kind.AUDIT: _batch(lambda connection, tenant_id, limits: _forget_audit(connection, tenant_id, limits.audit)),
     Kind.SYNCS: _batch(lambda connection, tenant_id, _: _forget_syncs(connection, tenant_id)),
+    Kind.IMAGES: _batch(lambda connection, tenant_id, limits: _forget_images(connection, tenant_id, limits.history)),
     Kind.MESSAGES: _batch(
         lambda connection, tenant_id, limits: _forget_messages(connection, tenant_id, limits.messages)
     ),

@@ -72,6 +72,10 @@ d.state = 'removed'
             AND l.destination_id = s.destination_id
     )
 
+-- part: past_images
+-- What was there before is restored by an undo of the job that overwrote it, which needs the versions before.
+s.adopted_at < now() - :history::interval AND s.before_image IS NOT NULL
+
 -- part: found
 -- At most so many entries of an index: a backlog is found again until it is gone.
 LIMIT 100000) x GROUP BY x.tenant_id
@@ -116,7 +120,10 @@ SELECT 'syncs', x.tenant_id FROM (
     SELECT d.tenant_id
     FROM destinations d
     JOIN record_syncs s ON s.tenant_id = d.tenant_id AND s.destination_id = d.destination_id
-    WHERE d.tenant_id = ANY (:tenant_ids) AND {{lost_syncs}} {{found}};
+    WHERE d.tenant_id = ANY (:tenant_ids) AND {{lost_syncs}} {{found}}
+UNION ALL
+SELECT 'images', x.tenant_id FROM (
+    SELECT s.tenant_id FROM record_syncs s WHERE s.tenant_id = ANY (:tenant_ids) AND {{past_images}} {{found}};
 
 -- name: expire_answers
 -- The key stays, and is refused until `forget_keys`.
@@ -258,6 +265,16 @@ WHERE tenant_id = :tenant_id AND ctid = ANY (ARRAY(
     WHERE d.tenant_id = :tenant_id AND {{lost_syncs}}
     LIMIT 1000
     FOR UPDATE OF s SKIP LOCKED
+));
+
+-- name: forget_images
+UPDATE record_syncs
+SET before_image = NULL
+WHERE tenant_id = :tenant_id AND ctid = ANY (ARRAY(
+    SELECT s.ctid FROM record_syncs s
+    WHERE s.tenant_id = :tenant_id AND {{past_images}}
+    ORDER BY s.adopted_at LIMIT 1000
+    FOR UPDATE SKIP LOCKED
 ));
 
 -- name: forget_messages

@@ -1,5 +1,5 @@
-"""A stand-in for HubSpot's contacts and companies: batch create, upsert, update, read and archive, as its reference has
-them.
+"""A stand-in for HubSpot's contacts and companies: batch create, upsert, update, read and archive, and search by values
+of one property, as its reference has them.
 
 Any Bearer token but `bad-token` is accepted. A property that the object does not have refuses the whole call, in the
 JSON that HubSpot puts into its message; a property of the account's own making has unique values here. E-mail addresses
@@ -36,6 +36,7 @@ class Sandbox(Vendor):
             Route("POST", f"{base}/update", "write", self.update),
             Route("POST", f"{base}/read", "read", self.read),
             Route("POST", f"{base}/archive", "write", self.archive),
+            Route("POST", f"/crm/v3/objects/{known}/search", "read", self.search),
             Route("GET", f"/crm/v3/properties/{known}/{{name}}", "read", self.property),
         ]
 
@@ -169,6 +170,20 @@ class Sandbox(Vendor):
             elif not visit.omitted(item.id, record.properties.get("email", "")):
                 results.append(wire.result_of(record, {name: record.properties.get(name) for name in body.properties}))
         return self._answer(visit, results, [wire.missing(visit, missing, {})] if missing else [])
+
+    def search(self, visit: Visit) -> Answer:
+        """Records with one of these values of a property, a page of them; values in capitals find nothing."""
+        body, wanted = wire.parse_search(visit)
+        visit.call.n = len(wanted.values)
+        values = {value for value in wanted.values if value == value.lower()}
+        found = visit.records.find_all(visit.portal, wanted.property_name, values)
+        start = int(body.after or 0)
+        page = [r for r in found[start : start + body.limit] if not visit.omitted(r.key, r.properties.get("email", ""))]
+        results = [wire.result_of(r, {name: r.properties.get(name) for name in body.properties}) for r in page]
+        answer: dict[str, Any] = {"total": len(found), "results": results}
+        if len(found) > start + body.limit:
+            answer["paging"] = {"next": {"after": str(start + body.limit)}}
+        return Answer(status=200, body=wire.encode(answer))
 
     def archive(self, visit: Visit) -> Answer:
         """By record id; those that are not there are passed over. No word about single records."""

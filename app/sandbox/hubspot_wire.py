@@ -13,6 +13,12 @@ from app.sandbox.records import Record
 from app.sandbox.vendor import Answer, RefusedError, Visit
 
 MAX_INPUTS: Final = 100
+MAX_VALUES: Final = 100
+"""Of a filter with IN."""
+MAX_RESULTS: Final = 200
+"""Of a page of a search."""
+MAX_FOUND: Final = 10_000
+"""Of a search."""
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
 """No exponent: Atlas-Authority/marketing-automation 206 shows one refused."""
 
@@ -121,6 +127,23 @@ class Read(Inputs[Id], rename="camel", kw_only=True):
     id_property: str | None = None
 
 
+class Filter(msgspec.Struct, rename="camel", kw_only=True):
+    property_name: str
+    operator: str
+    values: list[str] = []
+
+
+class FilterGroup(msgspec.Struct):
+    filters: list[Filter]
+
+
+class Search(msgspec.Struct, rename="camel", kw_only=True):
+    filter_groups: list[FilterGroup]
+    properties: list[str] = []
+    limit: int = 10
+    after: str | None = None
+
+
 def bad_request(message: str, **context: list[str]) -> RefusedError:
     """The whole batch is refused."""
     return RefusedError(refusal(400, "VALIDATION_ERROR", message, **context))
@@ -153,6 +176,29 @@ def parse(kind: type[B], visit: Visit) -> B:
     if ids:
         raise bad_request(f"Duplicate IDs found in batch input: [{', '.join(ids)}]. IDs must be unique", ids=ids)
     return body
+
+
+def parse_search(visit: Visit) -> tuple[Search, Filter]:
+    """One filter, with the operator IN: the others of HubSpot are not known here.
+
+    Raises:
+        RefusedError: the body is no such search, or exceeds a limit of HubSpot's.
+    """
+    try:
+        body = msgspec.json.decode(visit.body, type=Search)
+    except (ValueError, RecursionError) as error:
+        raise bad_request(f"Invalid input JSON: {error}") from error
+    filters = [one for each in body.filter_groups for one in each.filters]
+    if len(filters) != 1 or filters[0].operator != "IN" or not filters[0].values:
+        raise bad_request(
+            "There was a problem with the request: one filter with the operator IN and values is expected"
+        )
+    if len(filters[0].values) > MAX_VALUES:
+        raise bad_request(f"The number of values is {len(filters[0].values)}, more than the limit of {MAX_VALUES}")
+    if not 1 <= body.limit <= MAX_RESULTS or not (body.after or "0").isdecimal() or int(body.after or 0) >= MAX_FOUND:
+        raise bad_request(f"limit must be 1 to {MAX_RESULTS}, and no page begins after {MAX_FOUND} results")
+    check_properties(visit, [{filters[0].property_name: ""}], written=False)
+    return body, filters[0]
 
 
 def check_key(visit: Visit, names: set[str]) -> None:

@@ -60,6 +60,15 @@ class Records:
             return found
         return self._search(portal, key_property, key)
 
+    def find_all(self, portal: str, name: str, values: Iterable[str]) -> list[Record]:
+        """Every record with one of these values, given in lower case, of a property that need not be unique."""
+        wanted = set(values)
+        return [
+            record
+            for record in self._by_id.values()
+            if record.portal == portal and str(record.properties.get(name, "")).casefold() in wanted
+        ]
+
     def _search(self, portal: str, name: str, value: str) -> Record | None:
         """The first record with this value of a property: most searches are for what is not there."""
         known = self._by_value.get((portal, name))

@@ -1,5 +1,5 @@
-"""A stand-in for Salesforce's Contact and Account: sObject Collections and SOQL by key, as its REST API guide describes
-them.
+"""A stand-in for Salesforce's Contact and Account: sObject Collections, and SOQL by one field, alone or in a batch, as
+its REST API guide describes them.
 
 Any Bearer token but `bad-token` is accepted. LastName and Name are required, and an e-mail address must look like one.
 One column that the object does not have refuses the request: custom fields (`…__c`) exist when they are declared. So
@@ -12,21 +12,30 @@ import re
 from collections import Counter
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
+from urllib.parse import quote, unquote
 
 import msgspec
 
 from app.sandbox.faults import Lock, RateLimit, Status, Unauthorized
+from app.sandbox.records import Record
 from app.sandbox.salesforce_objects import CONTACT, DESCRIBED, KEY, NUMBERS, OBJECTS, Column, SObject
 from app.sandbox.vendor import ANY, Answer, Refusal, RefusedError, Route, Vendor, Visit
 
 MAX_RECORDS: Final = 200
 MAX_KEY: Final = 255
+MAX_REQUESTS: Final = 25
+"""Of one batch of requests."""
+MAX_URI: Final = 16_384
+MAX_SOQL: Final = 100_000
+MAX_ROWS: Final = 2_000
+"""Of one page of a query."""
 MAX_CHUNKS: Final = 10
 """Of records of one object in a row, in one request."""
 DAILY_CALLS: Final = 1_000_000
 
 _QUERY: Final = re.compile(r"SELECT ([\w,]+) FROM (Contact|Account) WHERE (\w+) IN \((.*)\)", re.DOTALL | re.ASCII)
 _LITERAL: Final = re.compile(r"'((?:[^'\\]|\\.)*)'(?:,|$)", re.DOTALL)
+_QUERIED: Final = re.compile(r"v[0-9]+[.]0/query/?[?]q=(.*)")
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED: Final = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 
@@ -36,6 +45,17 @@ class Collection(msgspec.Struct, rename="camel"):
     all_or_none: bool = False
 
 
+class SubRequest(msgspec.Struct):
+    method: str
+    url: str
+
+
+class Batch(msgspec.Struct, rename="camel"):
+    batch_requests: list[SubRequest]
+    halt_on_error: bool = False
+
+
+_batches: Final = msgspec.json.Decoder(Batch)
 _collections: Final = msgspec.json.Decoder(Collection)
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -53,6 +73,8 @@ class Sandbox(Vendor):
         self.routes = [
             Route("PATCH", f"{base}/composite/sobjects/{{object}}/{{field}}", "write", self.upsert),
             Route("POST", f"{base}/composite/sobjects", "write", self.create),
+            Route("PATCH", f"{base}/composite/sobjects", "write", self.update),
+            Route("POST", f"{base}/composite/batch", "read", self.batch),
             Route("DELETE", f"{base}/composite/sobjects", "write", self.delete),
             Route("GET", f"{base}/query", "read", self.query),
             Route("GET", f"{base}/query/", "read", self.query),
@@ -132,6 +154,69 @@ class Sandbox(Vendor):
             return self._answer(200, [undone if r is None or r["success"] else r for r in results])
         return self._answer(200, [r for r in results if r is not None])
 
+    def update(self, visit: Visit) -> Answer:
+        """Records by their Id; a result a record, in their order."""
+        body, objects = self._parse(visit, None, by_id=True)
+        results: list[dict[str, Any] | None] = []
+        for of, values in zip(objects, body.records, strict=True):
+            record_id = str(values.pop("Id", None) or values.pop("id", None) or "")
+            records = visit.objects.of(of.name)
+            record = records.find(visit.portal, record_id, None)
+            wrong = self._unchangeable(visit, of, record_id, record, values)
+            if wrong is not None or record is None:
+                results.append(_failed(wrong or _item("ENTITY_IS_DELETED", "entity is deleted")))
+                continue
+            field = next((name for name in self._unique(visit, of) if values.get(name)), None)
+            visit.book(record, changed=records.update(record, values, visit.at, field))
+            omitted = visit.omitted(record.key, str(record.properties.get("Email") or ""))
+            results.append(None if omitted else {"id": record.id, "success": True, "errors": []})
+        return self._answer(200, [r for r in results if r is not None])
+
+    def _unchangeable(
+        self, visit: Visit, of: SObject, record_id: str, record: Record | None, values: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """What speaks against one record of an update."""
+        if not record_id:
+            return _item("MISSING_ARGUMENT", "Id not specified in an update call", "Id")
+        if len(record_id) not in (15, 18):
+            return _item("MALFORMED_ID", f"malformed id {record_id}", "Id")
+        if record is None:
+            return _item("ENTITY_IS_DELETED", "entity is deleted")
+        held = record.properties
+        key = str(values.get(KEY) or held.get(KEY) or "")
+        wrong = self._reject(visit, of, KEY, key, {"Email": held.get("Email")} | values, new=False)
+        if wrong is not None:
+            return wrong
+        for name in self._unique(visit, of):
+            value = values.get(name)
+            other = visit.objects.of(of.name).find(visit.portal, str(value), name) if value else None
+            if other is not None and other is not record:
+                words = f"duplicate value found: {name} duplicates value on record with id: {other.id}"
+                return _item("DUPLICATE_VALUE", words)
+        return None
+
+    def batch(self, visit: Visit) -> Answer:
+        """Queries as the requests of one call; others are not known here."""
+        try:
+            body = _batches.decode(visit.body)
+        except (ValueError, RecursionError) as error:
+            return self._error(400, "JSON_PARSER_ERROR", str(error))
+        if not 1 <= len(body.batch_requests) <= MAX_REQUESTS:
+            return self._error(400, "INVALID_BATCH_REQUEST", f"Specify 1 to {MAX_REQUESTS} batchRequests.")
+        results: list[dict[str, Any]] = []
+        for request in body.batch_requests:
+            found = _QUERIED.fullmatch(request.url)
+            if request.method != "GET" or found is None:
+                wrong = [{"message": "The requested resource does not exist", "errorCode": "NOT_FOUND"}]
+                results.append({"statusCode": 404, "result": wrong})
+                continue
+            status, result = self._select(visit, unquote(found[1]))
+            results.append({"statusCode": status, "result": result})
+            if status != 200 and body.halt_on_error:
+                break
+        failed = any(one["statusCode"] != 200 for one in results)
+        return self._answer(200, {"hasErrors": failed, "results": results})
+
     def delete(self, visit: Visit) -> Answer:
         ids = [i for i in visit.query.get("ids", "").split(",") if i]
         visit.call.n = len(ids)
@@ -175,35 +260,49 @@ class Sandbox(Vendor):
         return self._answer(200, {"name": of.name, "keyPrefix": of.prefix, "fields": fields})
 
     def query(self, visit: Visit) -> Answer:
-        """`SELECT fields FROM object WHERE key IN (…)`, and nothing else."""
-        found = _QUERY.fullmatch(visit.query.get("q", ""))
+        """`SELECT fields FROM object WHERE field IN (…)`, and nothing else."""
+        if len(visit.call.path) + len(quote(visit.query.get("q", ""))) > MAX_URI:
+            return self._error(414, "URI_TOO_LONG", "The length of the URI exceeds the limit.")
+        status, body = self._select(visit, visit.query.get("q", ""))
+        return self._answer(status, body)
+
+    def _select(self, visit: Visit, soql: str) -> tuple[int, Any]:
+        if len(soql) > MAX_SOQL:
+            return 400, [
+                {"message": "SOQL statements cannot be longer than 100000 characters.", "errorCode": "MALFORMED_QUERY"}
+            ]
+        found = _QUERY.fullmatch(soql)
         if found is None:
-            return self._error(400, "MALFORMED_QUERY", "unexpected token")
+            return 400, [{"message": "unexpected token", "errorCode": "MALFORMED_QUERY"}]
         of, names = OBJECTS[found[2]], found[1].split(",")
         missing = of.missing_column(visit, [*names, found[3]])
         if missing is not None:
             place = f"\nSELECT {found[1]} FROM\n^\nERROR at Row:1:Column:8\n"
             words = f"{place}No such column '{missing}' on entity '{of.name}'."
-            return self._error(400, "INVALID_FIELD", words)
+            return 400, [{"message": words, "errorCode": "INVALID_FIELD"}]
         keys = [
             _ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[1]), literal)
             for literal in _LITERAL.findall(found[4])
         ]
-        visit.call.n = len(keys)
-        total, records = 0, []
-        for key in keys:
-            record = visit.objects.of(of.name).find(visit.portal, key, found[3])
-            if record is None:
-                continue
-            total += 1
+        visit.call.n += len(keys)
+        rows = visit.objects.of(of.name)
+        if found[3].endswith("__c"):
+            there = [(key, record) for key in keys if (record := rows.find(visit.portal, key, found[3])) is not None]
+        else:
+            lowered = [key.casefold() for key in keys]
+            there = [(record.key, record) for record in rows.find_all(visit.portal, found[3], lowered)]
+        records = []
+        for key, record in there[:MAX_ROWS]:
             held = record.properties
             if not visit.omitted(key, str(held.get("Email") or "")):
                 url = f"/services/data/{visit.path['version']}/sobjects/{of.name}/{record.id}"
                 values = {name: held.get(name) for name in names} | {"Id": record.id}
                 records.append({"attributes": {"type": of.name, "url": url}, **values})
-        return self._answer(200, {"totalSize": total, "done": True, "records": records})
+        page = {"totalSize": len(there), "done": len(there) <= MAX_ROWS, "records": records}
+        more = {"nextRecordsUrl": f"/services/data/{visit.path['version']}/query/01gTRANCHE-{MAX_ROWS}"}
+        return 200, page if page["done"] else page | more
 
-    def _parse(self, visit: Visit, field: str | None) -> tuple[Collection, list[SObject]]:
+    def _parse(self, visit: Visit, field: str | None, *, by_id: bool = False) -> tuple[Collection, list[SObject]]:
         """The records of an upsert by this field, or without one those of a creation; and the object of each."""
         if visit.object not in OBJECTS:
             raise self._refused(404, "NOT_FOUND", "The requested resource does not exist")
@@ -221,7 +320,7 @@ class Sandbox(Vendor):
             raise self._refused(
                 404, "NOT_FOUND", f"Provided external ID field does not exist or is not accessible: {field}"
             )
-        objects = [self._read(visit, record, field) for record in body.records]
+        objects = [self._read(visit, record, field, by_id=by_id) for record in body.records]
         if len(list(itertools.groupby(objects, lambda of: of.name))) > MAX_CHUNKS:
             # The guide has the limit, and SFDO-Community/declarative-lookup-rollup-summaries 51 the words.
             words = f"Cannot have more than {MAX_CHUNKS} chunks in a single operation. "
@@ -234,13 +333,13 @@ class Sandbox(Vendor):
             raise self._refused(400, "JSON_PARSER_ERROR", whole.message)
         return body, objects
 
-    def _read(self, visit: Visit, record: dict[str, Any], field: str | None) -> SObject:
+    def _read(self, visit: Visit, record: dict[str, Any], field: str | None, *, by_id: bool) -> SObject:
         """The object of one record, which loses its attributes; an upsert takes those of its path alone."""
         attributes = record.pop("attributes", None)
         of = OBJECTS.get(str(attributes.get("type"))) if isinstance(attributes, dict) else None
         if of is None or (field is not None and of.name != visit.object):
             raise self._refused(400, "INVALID_TYPE", "each record needs attributes with its type")
-        missing = of.missing_column(visit, record)
+        missing = of.missing_column(visit, [name for name in record if not by_id or name.lower() != "id"])
         if missing is not None:
             raise self._refused(400, "INVALID_FIELD", f"No such column '{missing}' on sobject of type {of.name}")
         keys = [record.get(name) for name in self._unique(visit, of)] if field is None else []

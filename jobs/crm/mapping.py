@@ -6,14 +6,16 @@ meet in one field, the key wins over a standard field, that over an attribute, a
 `fields` over one that fell there by its name.
 """
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import msgspec
 
+from app.deliveries.before_images import FieldBefore
 from app.destinations.options import Options
 from app.resources.declaration import Kind, Resource
+from app.resources.documents import ATTRIBUTE
 from jobs.crm.port import SentRecord
 
 _MOST_PLANS: Final = 1000
@@ -42,7 +44,6 @@ class FieldMap:
         self._attributes = {**(attributes or {}), **{k: v for k, v in fields.items() if k not in standard}}
         self.mapped = {name for name in (*self._standard.values(), *self._attributes.values()) if name is not None}
         """Names there that records of this type can fill, as far as they are known beforehand."""
-        self._excluded = {**standard, **fields}
         self._name_of = name_of
         self._normal: Callable[[str], str] = str if options.CASE_MATTERS else str.casefold
         self._taken = {self._normal(name) for name in (key, *options.taken(), *self._standard.values())}
@@ -61,23 +62,28 @@ class FieldMap:
         for ours, value in record.fields.items():
             if ours in standard:
                 found[standard[ours]] = value
-        found[self.key] = record.record_id
+        for field in record.restored:
+            if len(field.path) == 1:
+                found[field.path[0]] = field.value
+        found[self.key] = None if record.released else record.record_id
         return found
 
-    def fields(self, record: SentRecord, *, without: Container[str] = ()) -> dict[str, Any]:
-        """Their name → our value of the fields alone, but for some of ours."""
-        standard = self._standard
-        return {standard[ours]: v for ours, v in record.fields.items() if ours in standard and ours not in without}
+    def places(self, record: SentRecord) -> list[tuple[str, str]]:
+        """(our name, as in documents; their name) of everything that a push of the record sets, but for the key."""
+        standard = [(name, self._standard[name]) for name in record.fields if name in self._standard]
+        return standard + [(f"{ATTRIBUTE}{ours}", theirs) for ours, theirs in self._plan(tuple(record.attributes))]
 
-    def attributes(self, record: SentRecord, *, without: Container[str] = ()) -> dict[str, Any]:
-        """Their name → our value of the attributes alone, but for some of ours."""
-        values = record.attributes
-        plan = self._plan(tuple(values)) if values else ()
-        return {theirs: values[ours] for ours, theirs in plan if ours not in without}
+    def before(self, record: SentRecord, values: Mapping[str, Any]) -> list[FieldBefore]:
+        """What a record that was found holds in the fields that a push is to set; an empty text is nothing."""
+        held = {self._normal(name): value for name, value in values.items()}
+        return [
+            FieldBefore(ours, (theirs,), value if (value := held.get(self._normal(theirs))) != "" else None)
+            for ours, theirs in self.places(record)
+        ]
 
-    def excludes(self, ours: str) -> bool:
-        """Whether a field or an attribute is not sent."""
-        return self._excluded.get(ours, "") is None
+    def name_at(self, ours: str) -> str | None:
+        """What a field of the type is called there."""
+        return self._standard.get(ours)
 
     def source_of(self, theirs: str, records: Iterable[SentRecord]) -> str | None:
         """Our field or attribute that goes there under this name, as far as one of these records has it."""

@@ -4,13 +4,14 @@ An adapter is one file: it turns records into the vendor's request and the vendo
 `Outcome` a record. It decides nothing about when to try again; `app.kit.retry` does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from typing import Any, Protocol, TypedDict, Unpack
 
 import aiohttp
 import msgspec
 
+from app.deliveries.before_images import Adoption, FieldBefore
 from app.destinations.credentials import Credentials
 from app.destinations.testing.rules import Step
 from app.resources.declaration import Resource
@@ -31,7 +32,14 @@ class SentRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     deleted: bool = False
     """A tombstone: the destination should not have it (any more)."""
     remote_id: str | None = None
-    """The CRM's own id of the record, as far as it is known."""
+    """The CRM's own id of the record, as far as it is known. Without one it may be looked for (`match_on`)."""
+    adopted: bool = False
+    """It is to be written to the record `remote_id`, which was found there and does not have our key yet."""
+    released: bool = False
+    """A tombstone whose record, `remote_id`, was adopted: it gets `restored` back, and loses our key. It is pushed, not
+    archived."""
+    restored: Sequence[FieldBefore] = ()
+    """What fields there are to hold again, beside `fields` and `attributes`."""
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
@@ -42,6 +50,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     code: ErrorCode | None = None
     detail: str = ""
     remote_id: str | None = None
+    """Empty: the record of the id that was known is not there any more."""
     created: bool | None = None
     """Whether this call made the record there; `False`: it was there before; `None`: the answer does not say."""
 
@@ -192,6 +201,16 @@ class Headers(msgspec.Struct, frozen=True):
     """What the call belongs to: its `traceparent` continues that."""
 
 
+Keep = Callable[[Sequence[Adoption]], Awaitable[frozenset[str]]]
+"""Keeps records that were found at the CRM, with what they hold, before they are written to; returns the ids of those
+that were kept. The others must not be written now: somebody else adopts them, or nothing could be kept."""
+
+
+async def keep_nothing(adoptions: Sequence[Adoption]) -> frozenset[str]:
+    """Where no undo will ask what was there before."""
+    return frozenset(adoption.record_id for adoption in adoptions)
+
+
 class Crm(Protocol):
     """One tenant's connection to one CRM, for records of one type. Methods never raise for anything that the network or
     the CRM does."""
@@ -215,8 +234,12 @@ class Crm(Protocol):
         there, lets us in, and is set up as it must be. Nothing is written."""
         ...
 
-    async def push(self, records: list[SentRecord], headers: Headers) -> Reply:
-        """Write what the records name, keyed by their business key, in one call. None of them is `deleted`."""
+    async def push(self, records: list[SentRecord], headers: Headers, keep: Keep = keep_nothing) -> Reply:
+        """Write what the records name, keyed by their business key. None of them is `deleted`, unless it is `released`.
+
+        Where the options say so (`match_on`), those without a remote id are looked for first, in one read. One that is
+        found without our key is given to `keep`, and written to by its remote id.
+        """
         ...
 
     async def archive(self, records: list[SentRecord], headers: Headers) -> Reply:

@@ -140,6 +140,8 @@ class DeliveryAttempt:
                 continue  # it may have arrived unnoticed, and must be looked up
             elif found.synced_version >= self._claim.versions[position]:
                 items.mark_synced(position)
+            elif found.released and found.adopted and not found.doubtful:
+                items.mark_absent(position)  # it was found there, and nothing has been written to it
             elif found.left and not (found.doubtful and reads_back):
                 items.keep_record(position)
 

@@ -2,12 +2,17 @@
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
+import asyncpg
+import structlog
+
 from app.deliveries import queries
+from app.deliveries.before_images import Adoption
 from app.deliveries.queries import Asked, Claim
+from app.errors import TrancheError
 from app.kit.postgres.database import Database
 from app.resources.declaration import Resource
 from app.resources.types.contacts import CONTACTS
@@ -20,6 +25,8 @@ from jobs.delivery.call_log import CallInProgress, CallLog
 from jobs.delivery.clients import DestinationContext
 from jobs.delivery.guarded_client import GuardedClient
 from jobs.delivery.recorder import Block
+
+log = structlog.get_logger()
 
 _LEASE_MARGIN: Final = 2.0
 
@@ -67,7 +74,7 @@ class AttemptCalls:
         """One call, or halves of it where the CRM refused the whole without naming the faulty record; false: no more
         calls."""
         records = batch.records
-        ask = self.crm.archive if batch.operation == "archive" else self.crm.push
+        ask = self.crm.archive if batch.operation == "archive" else self._push
         reply = await self._call(batch.operation, records, ask)
         if reply is None:
             return False
@@ -80,6 +87,18 @@ class AttemptCalls:
         for record, outcome in zip(records, reply.outcomes, strict=True):
             self.items.apply(record, outcome, description)
         return not self.paused
+
+    async def _push(self, records: list[SentRecord], headers: Headers) -> Reply:
+        return await self.crm.push(records, headers, self._keep)
+
+    async def _keep(self, adoptions: Sequence[Adoption]) -> frozenset[str]:
+        """Before they are written to, so that an undo knows what was there, whatever becomes of this worker."""
+        try:
+            async with self._database.connection() as connection:
+                return await queries.keep_adoptions(connection, self.claim, adoptions)
+        except (TrancheError, asyncpg.PostgresError) as error:
+            log.warning("adoptions_not_kept", delivery_id=self.claim.delivery_id, error=error)
+            return frozenset()
 
     async def read_back(self, records: list[SentRecord]) -> ReadBack | None:
         """`None`: no call was made, or it says nothing."""

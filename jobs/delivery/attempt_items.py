@@ -56,6 +56,9 @@ class AttemptItems:
             attributes=s.attributes,
             deleted=s.deleted,
             remote_id=self.remote_ids.get(s.record_id, s.remote_id),
+            adopted=s.adopted,
+            released=s.released,
+            restored=s.restored,
         )
 
     def set_error(self, position: int, code: ErrorCode, detail: str) -> None:
@@ -106,7 +109,7 @@ class AttemptItems:
         if remote_id is not None and not (remote_id.isprintable() and len(remote_id) <= _MOST_ID):
             remote_id = None  # it can neither be used in a call nor be stored
         held = s.version if state is EffectState.OK else 0
-        if held and s.archived:
+        if held and (s.archived or s.released):
             remote_id = _NO_RECORD
         self._results[position] = Tried(
             s.record_id,
@@ -200,6 +203,6 @@ def batches(records: list[SentRecord], size: int) -> list[Batch]:
     operations: tuple[tuple[Asked, bool], ...] = (("push", False), ("archive", True))
     calls: list[Batch] = []
     for operation, deleted in operations:
-        due = [record for record in records if record.deleted is deleted]
+        due = [record for record in records if (record.deleted and not record.released) is deleted]
         calls += [Batch(operation, due[start : start + size]) for start in range(0, len(due), size)]
     return calls

@@ -207,15 +207,15 @@ async def test_a_contact_of_ours_does_not_move_to_another_record(
     assert (await records(sandbox))[there] == {"email": "other@example.org"}
 
 
-async def test_on_conflict_fail_leaves_it_alone_and_names_the_way(
+async def test_without_matching_it_is_left_alone_and_the_way_is_named(
     session: aiohttp.ClientSession, sandbox: Sandbox
 ) -> None:
     [there] = await have(sandbox, {"email": "c1@example.org"})
-    reply = await hubspot(session, sandbox.url, on_conflict="fail").push(contacts(3), told())
+    reply = await hubspot(session, sandbox.url, match_on=None).push(contacts(3), told())
 
     assert [o.state for o in reply.outcomes] == [OK, FAILED, OK]
     assert f"Existing ID: {there}" in reply.outcomes[1].detail
-    assert "on_conflict=adopt" in reply.outcomes[1].detail
+    assert "match_on=email" in reply.outcomes[1].detail
     assert await paths(sandbox, 1) == ["upsert"]
     assert (await records(sandbox))[there] == {"email": "c1@example.org"}
 
@@ -232,19 +232,19 @@ def wrote(*rows: tuple[str, str]) -> tuple[int, object]:
     return 200, {"results": [{"id": i, "properties": {"tranche_id": k}} for i, k in rows]}
 
 
-@pytest.mark.parametrize("on_conflict", ["adopt", "fail"])
+@pytest.mark.parametrize("match_on", ["email", None])
 async def test_a_batch_that_one_address_refuses_is_not_halved(
-    session: aiohttp.ClientSession, script: Script, on_conflict: str
+    session: aiohttp.ClientSession, script: Script, match_on: str | None
 ) -> None:
     """HubSpot names one record and not whose it is: a look at all addresses tells."""
-    adopts = on_conflict == "adopt"
+    adopts = match_on == "email"
     script.answers = [
         conflict("51"),
         read(("51", "c1@example.org", None), ("52", "c2@example.org", "z")),
         *([wrote(("51", "c1"))] if adopts else []),
         wrote(("60", "c0"), ("63", "c3")),
     ]
-    crm = hubspot(session, script.url, on_conflict=on_conflict)
+    crm = hubspot(session, script.url, match_on=match_on)
     reply = await crm.push(contacts(4), told())
 
     assert [o.state for o in reply.outcomes] == [OK, OK if adopts else FAILED, FAILED, OK]
@@ -322,11 +322,9 @@ async def test_what_fails_on_the_way_leaves_the_others_as_they_are(
     assert script.answers == []
 
 
-def test_the_option_is_adopt_unless_said_otherwise() -> None:
-    assert kinds.HubSpotOptions().on_conflict == "adopt"
-    with pytest.raises(kinds.OptionsError, match="on_conflict"):
-        kinds.parse("hubspot", {"on_conflict": "steal"})
-    with pytest.raises(kinds.OptionsError, match="on_conflict=adopt"):
+def test_contacts_are_matched_by_their_address_unless_said_otherwise() -> None:
+    assert kinds.HubSpotOptions().match_on == "email"
+    with pytest.raises(kinds.OptionsError, match="match_on=email"):
         kinds.parse("hubspot", {"id_property": "email"})
 
 

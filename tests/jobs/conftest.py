@@ -66,6 +66,18 @@ class Sandbox:
         async with self._session.post(f"{self.base_url}/__sandbox__/contacts", json=body) as answer:
             assert answer.status == 200, await answer.text()
 
+    async def have(self, email: str, **properties: Any) -> str:
+        """A contact that a user of the CRM made, known by its address alone; its id there."""
+        body = {"key_property": "email", "key": email, "properties": properties}
+        async with self._session.post(f"{self.base_url}/__sandbox__/contacts", json=body) as answer:
+            assert answer.status == 200, await answer.text()
+            return str((await answer.json())["contact"]["id"])
+
+    async def held(self) -> dict[str, dict[str, Any]]:
+        """Properties of every contact, by its id there."""
+        async with self._session.get(f"{self.base_url}/__sandbox__/contacts") as answer:
+            return {c["id"]: c["properties"] for c in (await answer.json())["contacts"]}
+
     async def remove(self, record_id: str) -> None:
         """A user of the CRM takes a record away."""
         async with self._session.delete(f"{self.base_url}/__sandbox__/contacts/{record_id}") as answer:

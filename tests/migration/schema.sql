@@ -348,7 +348,9 @@ CREATE TABLE public.record_syncs (
     created boolean,
     prior_version bigint DEFAULT 0 CONSTRAINT contact_syncs_prior_version_not_null NOT NULL,
     not_restored jsonb,
-    type_id smallint NOT NULL
+    type_id smallint NOT NULL,
+    before_image text,
+    adopted_at timestamp with time zone
 )
 WITH (fillfactor='90');
 
@@ -657,6 +659,10 @@ CREATE INDEX jobs_root ON public.jobs USING btree (tenant_id, root_job_id, job_i
 CREATE UNIQUE INDEX jobs_undo ON public.jobs USING btree (tenant_id, undo_of) WHERE (undo_of IS NOT NULL);
 
 CREATE INDEX jobs_working ON public.jobs USING btree (tenant_id, job_id) WHERE (state = ANY (ARRAY['receiving'::text, 'queued'::text, 'running'::text]));
+
+CREATE UNIQUE INDEX record_syncs_adopted ON public.record_syncs USING btree (tenant_id, destination_id, type_id, remote_id) WHERE (before_image IS NOT NULL);
+
+CREATE INDEX record_syncs_images ON public.record_syncs USING btree (tenant_id, adopted_at) WHERE (before_image IS NOT NULL);
 
 CREATE INDEX record_versions_prior ON public.record_versions USING btree (tenant_id, changed_at) WHERE (prev_job_ids IS NOT NULL);
 

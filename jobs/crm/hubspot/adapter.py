@@ -15,24 +15,41 @@ from typing import Any, Final, Unpack
 
 from msgspec.structs import replace
 
+from app.deliveries.before_images import Adoption
 from app.destinations.kinds import HubSpotOptions
 from app.destinations.options import read_options
 from app.destinations.testing.rules import Step
 from app.resources.declaration import Resource
+from app.resources.types.contacts import CONTACTS
 from app.vocabulary.states import EffectState
 from jobs.crm.answers import nameless, objects
 from jobs.crm.exchange import Answer, Connection, NoAnswer
 from jobs.crm.hubspot import adoption, check
 from jobs.crm.hubspot.answers import HubSpotJudge
 from jobs.crm.hubspot.fields import Fields, read_request
-from jobs.crm.hubspot.outcomes import Outcomes, conflicts_of, context, items, properties
-from jobs.crm.port import Access, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, SentRecord
+from jobs.crm.hubspot.outcomes import Outcomes, conflicts_of, context, items, next_page, not_found, properties
+from jobs.crm.matching import NOT_KEPT, Found, absent, adopted, group, later, match, normal, refusal
+from jobs.crm.port import (
+    Access,
+    CrmFactory,
+    Headers,
+    Health,
+    Keep,
+    Outcome,
+    ReadBack,
+    Reply,
+    Seen,
+    SentRecord,
+    keep_nothing,
+)
 from jobs.crm.tally import Tally
 
 BATCH_SIZE: Final = 100
 _MANY: Final = BATCH_SIZE // 2
 """Records new to us that make a batch look like part of an import, which may be into an account with a history. A few
 are everyday traffic, which a look beforehand would only cost a call more."""
+_PAGE: Final = 200
+"""Most results of a search."""
 _LEAST: Final = 0.5
 """Seconds that even the last call of a push is given."""
 
@@ -56,53 +73,98 @@ class HubSpot:
         chosen = read_options(options, HubSpotOptions)
         self.batch_size = chosen.batch_size or BATCH_SIZE
         self._fields = Fields(chosen, resource)
-        self._base = f"/crm/v3/objects/{self._fields.object}/batch"
+        self._objects = f"/crm/v3/objects/{self._fields.object}"
+        self._base = f"{self._objects}/batch"
         self._judge = HubSpotJudge(access["authorizer"], self._fields, chosen.time_zone, now)
         # HubSpot knows contacts by their address as well, and companies by no property of its own.
-        self._adopts = chosen.on_conflict == "adopt" and "email" in resource.names
+        self._match = chosen.match_field(resource)
+        name = None if self._match is None else self._fields.name_at(self._match)
+        self._adopts = name == "email" and resource.type_id == CONTACTS.type_id
+        self._searched_by = None if self._adopts else name
+        """The property that records are looked for by, if HubSpot itself does not keep it unique."""
         self._outcomes = Outcomes(self._judge, self._fields.key, adopts=self._adopts)
         self._crowded = None if self._adopts else False
         """Whether most records of late were in the account before: then they are looked for first. `None`: nobody
         knows yet."""
         self._connection = Connection(**access)
 
-    async def push(self, records: list[SentRecord], headers: Headers) -> Reply:
-        """Batch upsert, and with `on_conflict=adopt` one read and one update for records that HubSpot knew by their
-        address: one call where it knew nobody, two where it knew all, three where it knew some
-        (`jobs.crm.hubspot.adoption` says why not fewer); see `jobs.crm.port.Crm.push`."""
+    async def push(self, records: list[SentRecord], headers: Headers, keep: Keep = keep_nothing) -> Reply:
+        """Batch upsert. With `match_on`, records that HubSpot had before are updated by its own id: contacts whose
+        address it has, which a refusal or a look beforehand shows, at one read and one update for a batch
+        (`jobs.crm.hubspot.adoption`); others after one search. See `jobs.crm.port.Crm.push`."""
         tally = Tally(records)
-        fresh = [c for c in records if c.remote_id is None and adoption.address(self._fields, c) is not None]
-        if self._crowded or (self._crowded is None and len(fresh) >= _MANY):
+        await self._update(tally, [c for c in records if c.adopted or c.released], headers)
+        if self._searched_by is not None and tally.well:
+            await self._search(tally, self._searched_by, headers, keep)
+        fresh = [c for c in tally.open() if c.remote_id is None and adoption.address(self._fields, c) is not None]
+        if tally.well and (self._crowded or (self._crowded is None and len(fresh) >= _MANY)):
             # Refused first, every batch would cost a call more.
             unnamed = dict.fromkeys((c.record_id for c in fresh), "")
-            await self._settle(tally, unnamed, headers, optional=True)
-            self._crowded = 2 * len(tally.outcomes) >= len(fresh)
+            settled = len(tally.outcomes)
+            await self._settle(tally, unnamed, headers, keep, optional=True)
+            self._crowded = 2 * (len(tally.outcomes) - settled) >= len(fresh)
         rest = tally.open()
         if rest and tally.well:
             answer = await self._upsert(rest, headers, tally.seconds)
             if items(answer) is None:
-                await self._refused(tally, rest, answer, headers)
+                await self._refused(tally, rest, answer, headers, keep)
             else:
-                await self._answered(tally, rest, answer, headers)
+                await self._answered(tally, rest, answer, headers, keep)
         return tally.reply()
 
+    async def _search(self, tally: Tally, name: str, headers: Headers, keep: Keep) -> None:
+        """Look for records that have no unique property in common with ours, by the values of one that is not unique.
+        The search lags by seconds, and what is looked for was there long before."""
+        values = {c.record_id: self._fields.properties(c).get(name, "") for c in tally.open() if c.remote_id is None}
+        pairs = [(c, values[c.record_id]) for c in tally.open() if normal(values.get(c.record_id, ""))]
+        if not pairs:
+            return
+        wanted = sorted({normal(value) for _, value in pairs})
+        filters = [{"propertyName": name, "operator": "IN", "values": wanted}]  # of texts in lower case
+        names = sorted({name, self._fields.key, *self._fields.names(c for c, _ in pairs)})
+        payload: dict[str, Any] = {"filterGroups": [{"filters": filters}], "properties": names, "limit": _PAGE}
+        found: list[tuple[Any, Found]] = []
+        after: object = None
+        while True:
+            page = payload if after is None else payload | {"after": after}
+            left = self._left(tally.seconds)
+            answer = await self._connection.call("POST", f"{self._objects}/search", page, headers, seconds=left)
+            body = items(answer)
+            if body is None:
+                tally.add(self._judge.not_done([c for c, _ in pairs], answer))
+                return
+            tally.note(answer)
+            for result in objects(body["results"]):
+                held = properties(result)
+                if result.get("id") is not None:
+                    key = held.get(self._fields.key)
+                    found.append((held.get(name), Found(str(result["id"]), str(key) if key else None, held)))
+            after = next_page(body)
+            if after is None:
+                break
+        matches = match(pairs, group(found), field=self._match or "")
+        tally.outcomes |= matches.refused
+        await self._adopt(
+            tally, [(c, matches.adopt[c.record_id]) for c, _ in pairs if c.record_id in matches.adopt], headers, keep
+        )
+
     async def _answered(
-        self, tally: Tally, records: list[SentRecord], answer: Answer | NoAnswer, headers: Headers
+        self, tally: Tally, records: list[SentRecord], answer: Answer | NoAnswer, headers: Headers, keep: Keep
     ) -> None:
-        """An answer that speaks of each record; those whose addresses HubSpot knows already may be taken over."""
+        """An answer that speaks of each record; those whose addresses HubSpot knows already may be adopted."""
         reply, conflicts = self._read(records, answer), conflicts_of(records, items(answer) or {})
         if not self._adopts or not conflicts:
             tally.add(reply)
             return
         self._crowded = 2 * len(conflicts) >= len(records)
         tally.add(reply, but=conflicts)
-        await self._settle(tally, conflicts, headers)
+        await self._settle(tally, conflicts, headers, keep)
         for outcome in reply.outcomes:
             # Not found now: HubSpot's own words are all that is known.
             tally.outcomes.setdefault(outcome.record_id, outcome)
 
     async def _refused(
-        self, tally: Tally, records: list[SentRecord], answer: Answer | NoAnswer, headers: Headers
+        self, tally: Tally, records: list[SentRecord], answer: Answer | NoAnswer, headers: Headers, keep: Keep
     ) -> None:
         """An answer to the whole batch. If it is that an address is taken, those that are taken can be found."""
         body = answer.json() if answer.status == 409 else None
@@ -112,7 +174,7 @@ class HubSpot:
             fresh = [c for c in records if adoption.address(self._fields, c) is not None]
             named = conflict if len(records) == 1 else ""  # of several nobody knows whose address it is
             tally.seconds += answer.seconds
-            await self._settle(tally, dict.fromkeys((c.record_id for c in fresh), named), headers)
+            await self._settle(tally, dict.fromkeys((c.record_id for c in fresh), named), headers, keep)
             # One such record refuses the next batch as well, which costs a call more than to look for it first.
             self._crowded = self._adopts and len(tally.outcomes) > settled
         rest = tally.open()
@@ -124,18 +186,20 @@ class HubSpot:
             tally.add(self._read(rest, await self._upsert(rest, headers, tally.seconds)))
 
     async def _settle(
-        self, tally: Tally, conflicts: dict[str, str], headers: Headers, *, optional: bool = False
+        self, tally: Tally, conflicts: dict[str, str], headers: Headers, keep: Keep, *, optional: bool = False
     ) -> None:
-        """Look for records that HubSpot may know by their address alone, and take them over; who is not found stays
-        open. `conflicts`: record id → the record that HubSpot named, or an empty string. `optional`: an upsert finds
-        them as well, so a look that is refused leaves all of them open."""
+        """Look for records that HubSpot may know by their address alone, and adopt them; who is not found stays open.
+        `conflicts`: record id → the record that HubSpot named, or an empty string. `optional`: an upsert finds them as
+        well, so a look that is refused leaves all of them open."""
         records = [c for c in tally.open() if c.record_id in conflicts]
         if not records:
             return
         by_id = all(conflicts.values())
         names = conflicts if by_id else {c.record_id: adoption.address(self._fields, c) or "" for c in records}
         ids = dict.fromkeys(names[c.record_id] for c in records)
-        payload = read_request(ids, ["email", self._fields.key], None if by_id else "email")
+        # With what is about to be overwritten.
+        asked = sorted({"email", *self._fields.names(records)}) if self._adopts else ["email", self._fields.key]
+        payload = read_request(ids, asked, None if by_id else "email")
         left = self._left(tally.seconds)
         answer = await self._connection.call("POST", f"{self._base}/read", payload, headers, seconds=left)
         body = items(answer)
@@ -157,20 +221,43 @@ class HubSpot:
             there = sorted_out.adopt.get(record.record_id)
             words = sorted_out.refused.get(record.record_id)
             if there is not None and not self._adopts:
-                words = f"HubSpot has this e-mail address already, at record {there}; to take it over: {adoption.ADOPT}"
+                where = f"HubSpot has this e-mail address already, at record {there.remote_id}"
+                words = f"{where}; to adopt it: {adoption.ADOPT}"
             if words is not None:
-                tally.outcomes[record.record_id] = adoption.refusal(record, self._judge.words(words))
-        adopted = [c for c in records if c.record_id in sorted_out.adopt] if self._adopts else []
-        if adopted:
-            await self._take_over(tally, adopted, sorted_out.adopt, headers)
+                tally.outcomes[record.record_id] = refusal(record, self._judge.words(words))
+        if self._adopts:
+            adopt = sorted_out.adopt
+            await self._adopt(tally, [(c, adopt[c.record_id]) for c in records if c.record_id in adopt], headers, keep)
 
-    async def _take_over(
-        self, tally: Tally, records: list[SentRecord], remote_ids: dict[str, str], headers: Headers
-    ) -> None:
-        answer = await self._write("update", records, headers, tally.seconds, lambda c: {"id": remote_ids[c.record_id]})
+    async def _adopt(self, tally: Tally, pairs: list[tuple[SentRecord, Found]], headers: Headers, keep: Keep) -> None:
+        """Keep what these records hold there, and write to them."""
+        if not pairs:
+            return
+        adoptions = [Adoption(c.record_id, one.remote_id, self._fields.before(c, one.values)) for c, one in pairs]
+        # What we know by its id, and only has lost our key, needs nothing kept: that would be what we wrote ourselves.
+        unknown = [a for (c, _), a in zip(pairs, adoptions, strict=True) if c.remote_id is None]
+        kept = {c.record_id for c, _ in pairs if c.remote_id is not None}
+        if unknown:
+            kept |= await keep(unknown)
+        tally.outcomes |= {c.record_id: later(c, NOT_KEPT) for c, _ in pairs if c.record_id not in kept}
+        ready = [adopted(c, a) for (c, _), a in zip(pairs, adoptions, strict=True) if c.record_id in kept]
+        await self._update(tally, ready, headers)
+
+    async def _update(self, tally: Tally, records: list[SentRecord], headers: Headers) -> None:
+        """Write to records by HubSpot's own id; they were there before us."""
+        if not records:
+            return
+        answer = await self._write("update", records, headers, tally.seconds, lambda c: {"id": c.remote_id or ""})
         reply = self._read(records, answer)
-        there = EffectState.OK
-        outcomes = [replace(o, created=False) if o.state is there else o for o in reply.outcomes]
+        gone = not_found(items(answer) or {})
+        outcomes = [
+            absent(c)
+            if c.remote_id in gone and o.state is not EffectState.OK
+            else replace(o, created=False)
+            if o.state is EffectState.OK
+            else o
+            for c, o in zip(records, reply.outcomes, strict=True)
+        ]
         tally.add(replace(reply, outcomes=outcomes))
 
     async def _upsert(self, records: list[SentRecord], headers: Headers, spent: float) -> Answer | NoAnswer:

@@ -1,8 +1,9 @@
 """Contacts that were in the account before: HubSpot has one contact for an e-mail address.
 
 An upsert by our key of somebody whom HubSpot knows by the address alone is refused (`Contact already exists. Existing
-ID: N`, 409, or an error of that input where trace ids were sent). Such a record is taken over: it is read, and if no
-key of ours is on it, updated by its record id with everything that an upsert would have set, our key included.
+ID: N`, 409, or an error of that input where trace ids were sent). Such a record is adopted: it is read, and if no key
+of ours is on it, kept with what it holds (`jobs.crm.port.Keep`) and updated by its record id with everything that an
+upsert would have set, our key included.
 
 A batch of which HubSpot has some costs a read, an update and an upsert, and none of them can go: a conflict names
 the record, not its key; a batch update creates nobody; a batch upsert refuses the record id as `idProperty` ("Unable to
@@ -19,29 +20,21 @@ from typing import Any, Final
 
 import msgspec
 
-from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import objects
 from jobs.crm.hubspot.fields import Fields
-from jobs.crm.port import Outcome, SentRecord
+from jobs.crm.matching import Found
+from jobs.crm.port import SentRecord
 
 _EXISTING: Final = re.compile(r"already exists\W+Existing ID:\s*(\d+)", re.IGNORECASE)
 
-ADOPT: Final = "tranche destinations change NAME --option on_conflict=adopt"
-
-
-class Found(msgspec.Struct, frozen=True):
-    """A record that HubSpot has."""
-
-    record_id: str
-    key: str | None
-    """Our key on it, if there is one."""
+ADOPT: Final = "tranche destinations change NAME --option match_on=email"
 
 
 class Sorted(msgspec.Struct, frozen=True):
     """What is to be done with records whose addresses HubSpot may know."""
 
-    adopt: dict[str, str]
-    """Record id → id of the record that it takes over."""
+    adopt: dict[str, Found]
+    """Record id → the record that it becomes."""
     refused: dict[str, str]
     """Record id → why it cannot."""
 
@@ -62,7 +55,7 @@ def address(fields: Fields, record: SentRecord) -> str | None:
 
 def found_by_id(body: Mapping[str, Any], key_property: str) -> dict[str, Found]:
     """Record id → contact, from the answer to a read."""
-    return {f.record_id: f for f, _ in _found(body, key_property)}
+    return {f.remote_id: f for f, _ in _found(body, key_property)}
 
 
 def found_by_address(body: Mapping[str, Any], key_property: str) -> dict[str, Found]:
@@ -76,16 +69,16 @@ def _found(body: Mapping[str, Any], key_property: str) -> Iterable[tuple[Found, 
         if result.get("id") is not None and isinstance(values, dict):
             key = values.get(key_property)
             email = str(values.get("email") or "").strip().lower()
-            yield Found(str(result["id"]), str(key) if key else None), email
+            yield Found(str(result["id"]), str(key) if key else None, values), email
 
 
 def sort_out(pairs: Iterable[tuple[SentRecord, Found]]) -> Sorted:
     """Who may take over whom: nothing is taken from another record of ours, and one there has one here."""
-    adopt: dict[str, str] = {}
+    adopt: dict[str, Found] = {}
     refused: dict[str, str] = {}
     taken: dict[str, str] = {}
     for record, found in pairs:
-        here, there = record.record_id, found.record_id
+        here, there = record.record_id, found.remote_id
         owner = found.key or taken.get(there)
         if found.key == here:
             continue  # it is the record itself, and an upsert finds it
@@ -100,10 +93,6 @@ def sort_out(pairs: Iterable[tuple[SentRecord, Found]]) -> Sorted:
                 f"{record.remote_id} itself: merge the two in HubSpot, or give it another address"
             )
         else:
-            adopt[here] = there
+            adopt[here] = found
             taken[there] = here
     return Sorted(adopt, refused)
-
-
-def refusal(record: SentRecord, words: str) -> Outcome:
-    return Outcome(record.record_id, EffectState.FAILED, ErrorCode.DESTINATION_REJECTED, words)

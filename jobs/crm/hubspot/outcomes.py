@@ -100,6 +100,19 @@ def conflicts_of(records: list[SentRecord], body: dict[str, Any]) -> dict[str, s
     return found
 
 
+def not_found(body: Mapping[str, Any]) -> set[str]:
+    """The record ids that an answer says are not there."""
+    errors = [error for error in objects(body.get("errors")) if error.get("category") == "OBJECT_NOT_FOUND"]
+    return {there for error in errors for there in context(error, "ids")}
+
+
+def next_page(body: Mapping[str, Any]) -> object:
+    """What a search goes on after; `None`: that was all."""
+    paging = body.get("paging")
+    following = paging.get("next") if isinstance(paging, dict) else None
+    return following.get("after") if isinstance(following, dict) else None
+
+
 def properties(result: Mapping[str, Any]) -> dict[str, Any]:
     values = result.get("properties")
     return values if isinstance(values, dict) else {}

@@ -6,9 +6,11 @@ case-sensitive: `Tranche_Id__c`, or what the options name (`app.destinations.kin
 A collection is done record by record (`allOrNone: false`), and its results are in the order of the request.
 Reading back is SOQL on that field: it reads the database itself, where a search reads an index that lags.
 
-Source: REST API Developer Guide, sObject Collections (Upsert, Create, Delete) and Query.
+Source: REST API Developer Guide, sObject Collections (Upsert, Create, Update, Delete), Query, and Composite
+Batch, whose requests count as one call.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,19 +19,35 @@ from urllib.parse import quote
 
 from msgspec.structs import replace
 
+from app.deliveries.before_images import Adoption
 from app.destinations.kinds import SalesforceOptions
 from app.destinations.options import read_options
 from app.destinations.testing.rules import Step
 from app.resources.declaration import Resource
 from jobs.crm.answers import NOBODY, nameless, objects
 from jobs.crm.exchange import Answer, Connection, NoAnswer
-from jobs.crm.port import Access, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, SentRecord
+from jobs.crm.matching import NOT_KEPT, adopted, group, later, match
+from jobs.crm.port import (
+    Access,
+    CrmFactory,
+    Headers,
+    Health,
+    Keep,
+    Outcome,
+    ReadBack,
+    Reply,
+    Seen,
+    SentRecord,
+    keep_nothing,
+)
 from jobs.crm.salesforce import check
-from jobs.crm.salesforce.answers import NO_COLUMN, Quota, SalesforceJudge, lacks
+from jobs.crm.salesforce.answers import NO_COLUMN, Quota, SalesforceJudge, lacks, rows_of
 from jobs.crm.salesforce.fields import Fields, literal, parcels
 from jobs.crm.tally import Tally
 
 BATCH_SIZE: Final = 200
+_LEAST: Final = 0.5
+"""Seconds that even the last call of a push is given."""
 URL_LENGTH: Final = 7000
 """Salesforce takes 16,384 bytes; proxies on the way often take 8,000."""
 
@@ -55,16 +73,28 @@ class Salesforce:
         self.batch_size = chosen.batch_size or BATCH_SIZE
         self._fields = Fields(chosen, resource)
         self._judge = SalesforceJudge(access["authorizer"], self._fields, now)
+        self._matched_by = chosen.match_field(resource) or ""
+        self._match = self._fields.name_at(self._matched_by)
+        """The field there that new records are looked for by."""
         self._quota = Quota(chosen.quota_share, monotonic)
         self._monotonic = monotonic
         self._connection = Connection(**access)
         self._base = f"/services/data/v{chosen.api_version.removeprefix('v')}"
 
-    async def push(self, records: list[SentRecord], headers: Headers) -> Reply:
-        """Upsert of a collection, and creation of those new records that lack a last name; see
-        `jobs.crm.port.Crm.push`."""
+    async def push(self, records: list[SentRecord], headers: Headers, keep: Keep = keep_nothing) -> Reply:
+        """Upsert of a collection, and creation of those new records that lack a last name. With `match_on` new records
+        are looked for before, by one query; those that are there are updated by Id. See `jobs.crm.port.Crm.push`."""
+        tally = Tally(records)
+        await self._update(tally, [c for c in records if c.adopted or c.released], headers)
+        if self._match is not None and tally.well:
+            await self._look_for(tally, self._match, headers, keep)
+        if tally.well:
+            await self._upsert(tally, tally.open(), headers)
+        return tally.reply()
+
+    async def _upsert(self, tally: Tally, records: list[SentRecord], headers: Headers) -> None:
         if not records:
-            return Reply(outcomes=[], health=Health.WELL)
+            return
         nameless: dict[str, dict[str, Any]] = {}
 
         def read(record: SentRecord, result: Any) -> Outcome:
@@ -76,11 +106,10 @@ class Salesforce:
 
         path = f"{self._base}/composite/sobjects/{self._fields.object}/{self._fields.key}"
         payload = {"allOrNone": False, "records": [self._fields.sobject(c) for c in records]}
-        reply = await self._collect("PATCH", path, payload, records, headers, read)
+        left = self._left(tally)
+        tally.add(await self._collect("PATCH", path, payload, records, headers, read, seconds=left), but=nameless)
         if not nameless:
-            return reply
-        tally = Tally(records)
-        tally.add(reply, but=nameless)
+            return
         # Not an upsert: somebody may have made the record since, and its last name is theirs. Salesforce refuses such
         # a record, and the next attempt's upsert finds it.
         second = await self._collect(
@@ -90,10 +119,67 @@ class Salesforce:
             tally.open(),
             headers,
             self._judge.created,
-            seconds=max(self._connection.timeouts.total - reply.seconds, 0.001),
+            seconds=self._left(tally),
         )
         tally.add(second)
-        return tally.reply()
+
+    async def _update(self, tally: Tally, records: list[SentRecord], headers: Headers) -> None:
+        """Write to records by their Id; they were there before us."""
+        if not records:
+            return
+        rows = [self._fields.sobject(c) | {"Id": c.remote_id} for c in records]
+        payload = {"allOrNone": False, "records": rows}
+        path = f"{self._base}/composite/sobjects"
+        tally.add(
+            await self._collect(
+                "PATCH", path, payload, records, headers, self._judge.updated, seconds=self._left(tally)
+            )
+        )
+
+    async def _look_for(self, tally: Tally, field: str, headers: Headers, keep: Keep) -> None:
+        """Find new records by the values of a field, in one call, and write to those that are there."""
+        pairs = [
+            (c, value)
+            for c in tally.open()
+            if c.remote_id is None and (value := self._fields.value_at(field, c)).strip()
+        ]
+        if not pairs:
+            return
+        looked = [c for c, _ in pairs]
+        names = sorted({field, *self._fields.names(looked)})
+        values = [quote(literal(value) + ",", safe="") for value in dict.fromkeys(value.strip() for _, value in pairs)]
+        query = functools.partial(self._query, names, by=field)
+        requests = [
+            {"method": "GET", "url": query(parcel).removeprefix("/services/data/")}
+            for parcel in parcels(values, URL_LENGTH - len(query([])))
+        ]
+        pause = self._quota.pause()
+        if pause is not None:
+            tally.add(self._quota.closed(looked, pause))
+            return
+        payload = {"haltOnError": True, "batchRequests": requests}
+        path = f"{self._base}/composite/batch"
+        answer = await self._connection.call("POST", path, payload, headers, seconds=self._left(tally))
+        self._quota.note(answer)
+        found, trouble = rows_of(answer)
+        if trouble is not None:
+            tally.add(self._judge.not_done(looked, trouble))
+            return
+        tally.note(answer)
+        matches = match(pairs, group(self._fields.found(row, field) for row in found), field=self._matched_by)
+        tally.outcomes |= matches.refused
+        adopt = [(c, one) for c in looked if (one := matches.adopt.get(c.record_id)) is not None]
+        if not adopt:
+            return
+        adoptions = [Adoption(c.record_id, one.remote_id, self._fields.before(c, one.values)) for c, one in adopt]
+        kept = await keep(adoptions)
+        tally.outcomes |= {c.record_id: later(c, NOT_KEPT) for c, _ in adopt if c.record_id not in kept}
+        ready = [adopted(c, a) for (c, _), a in zip(adopt, adoptions, strict=True) if c.record_id in kept]
+        await self._update(tally, ready, headers)
+
+    def _left(self, tally: Tally) -> float | None:
+        """Seconds for another call: all of a push are within one total timeout, which the lease goes by."""
+        return max(self._connection.timeouts.total - tally.seconds, _LEAST) if tally.seconds else None
 
     async def check(self, headers: Headers) -> list[Step]:
         """See `jobs.crm.salesforce.check`."""
@@ -183,10 +269,10 @@ class Salesforce:
                 return answer, names
             names = fewer
 
-    def _query(self, names: list[str], keys: list[str]) -> str:
-        """`keys` are encoded literals, each with its comma."""
+    def _query(self, names: list[str], keys: list[str], *, by: str | None = None) -> str:
+        """`keys` are encoded literals, each with its comma; of our key, or of the field `by`."""
         fields = ",".join(["Id", *names])
-        where = f"FROM {self._fields.object} WHERE {self._fields.key} IN ("
+        where = f"FROM {self._fields.object} WHERE {by or self._fields.key} IN ("
         head = quote(f"SELECT {fields} {where}", safe=",")
         return f"{self._base}/query/?q={head}{''.join(keys).removesuffix('%2C')}%29"
 

@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
+
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import LIMIT_SECONDS, Judge, Verdict, Wait, objects, rename_or_exclude
 from jobs.crm.exchange import Answer, NoAnswer
+from jobs.crm.matching import absent
 from jobs.crm.port import Authorizer, Health, Outcome, Pause, ReadBack, Reply, SentRecord
 from jobs.crm.salesforce.fields import Fields
 
@@ -128,6 +131,12 @@ class SalesforceJudge(Judge):
         """The outcome of one record of a creation, whose answer has no flag for it: what went well is new."""
         return self._outcome(record, result, created=True)
 
+    def updated(self, record: SentRecord, result: Any) -> Outcome:
+        """The outcome of one record that was written to by its Id."""
+        if isinstance(result, dict) and codes(result.get("errors")) & GONE:
+            return absent(record)
+        return self._outcome(record, result, created=False)
+
     def deleted(self, record: SentRecord, result: Any) -> Outcome:
         """The outcome of one record of a deletion; one that is not there (any more) is well."""
         if isinstance(result, dict) and codes(result.get("errors")) & GONE:
@@ -211,6 +220,24 @@ def usage_of(answer: Answer) -> tuple[int, int] | None:
     """Calls used and allowed, as `Sforce-Limit-Info` reports them."""
     found = _USAGE.search(answer.headers.get("Sforce-Limit-Info", ""))
     return None if found is None or not int(found[2]) else (int(found[1]), int(found[2]))
+
+
+def rows_of(answer: Answer | NoAnswer) -> tuple[list[dict[str, Any]], Answer | NoAnswer | None]:
+    """The rows of all queries of a batch; or the answer, or that to the first of them, which is no good."""
+    body = answer.json() if answer.status == 200 else None
+    results = body.get("results") if isinstance(body, dict) else None
+    if not isinstance(answer, Answer) or not isinstance(results, list):
+        return [], answer
+    rows: list[dict[str, Any]] = []
+    for one in objects(results):
+        result, status = one.get("result"), one.get("statusCode")
+        whole = isinstance(result, dict) and isinstance(result.get("records"), list) and result.get("done") is True
+        if status != 200 or not isinstance(result, dict) or not whole:
+            # Rows that are not all here would let one be adopted that is not the only one.
+            status = status if isinstance(status, int) and status != 200 else 500
+            return [], msgspec.structs.replace(answer, status=status, body=msgspec.json.encode(result))
+        rows += objects(result["records"])
+    return rows, None
 
 
 def codes(errors: Any) -> frozenset[str]:

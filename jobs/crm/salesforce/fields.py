@@ -19,6 +19,7 @@ from typing import Any, Final
 from app.destinations.kinds import SalesforceOptions
 from app.resources.declaration import Resource
 from jobs.crm.mapping import FieldMap, same, text
+from jobs.crm.matching import Found
 from jobs.crm.port import SentRecord
 
 _OTHER: Final = re.compile(r"[^A-Za-z0-9]+")
@@ -53,6 +54,17 @@ class Fields(FieldMap):
     def names(self, records: Iterable[SentRecord]) -> list[str]:
         """Those that a query can name."""
         return [name for name in super().names(records) if _API_NAME.fullmatch(name)]
+
+    def value_at(self, field: str, record: SentRecord) -> str:
+        """The text that a push of the record would write into a field there; empty if none."""
+        return text(self.sources(record).get(field))
+
+    def found(self, row: Mapping[str, Any], field: str) -> tuple[Any, Found]:
+        """A row that was found by the value of a field, and that value."""
+        # Salesforce answers with the field's own spelling, whichever of its names was asked for.
+        held = {name.casefold(): value for name, value in row.items()}
+        key = held.get(self.key.casefold())
+        return held.get(field.casefold()), Found(str(held.get("id")), None if key is None else str(key), held)
 
     def match(self, record: SentRecord, row: Mapping[str, Any]) -> bool:
         """Whether the row has every value that a push of the record would set."""

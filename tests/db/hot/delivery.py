@@ -14,6 +14,10 @@ HOT: Final[Hot] = {
     ),
     "renew_lease": (f"3, '30 s', 500, {TOKEN}", {"deliveries_pkey"}),
     "records_to_send": (f"3, 5, 1, {CONTACTS}", {"records_pkey", "record_syncs_pkey"}),
+    "keep_adoptions": (
+        f"3, {CONTACTS}, {CONTACTS}, {CONTACTS}, 500, {TOKEN}",
+        {"deliveries_pkey", "record_syncs_adopted"},
+    ),
     "record_delivery": (
         f"3, 500, {TOKEN}, 'oo', '{{}}', '{{}}', 1, NULL, 'keep', NULL, 1, {TRIED}",
         {"deliveries_pkey", "effects_pkey", "jobs_pkey", "record_syncs_pkey"},

@@ -15,6 +15,7 @@ HOT: Final[Hot] = {
             *("idempotency_keys_answers", "idempotency_keys_bare", "staged_chunks_pkey", "staged_repeats_pkey"),
             *("jobs_kept", "deliveries_open", "webhook_messages_done", "circuit_changes_time"),
             *("record_versions_prior", "jobs_bare", "dead_letters_settled", "audit_log_time", "record_syncs_pkey"),
+            "record_syncs_images",
         },
     ),
     "expire_answers": ("3", {"idempotency_keys_answers"}),
@@ -28,6 +29,7 @@ HOT: Final[Hot] = {
     "forget_dead_letters": ("3, '1 year'", {"dead_letters_settled", "delivery_calls_pkey"}),
     "forget_audit": ("3, '1 year'", {"audit_log_time"}),
     "forget_syncs": ("3", {"record_syncs_pkey"}),
+    "forget_images": ("3, '1 year'", {"record_syncs_images"}),
     "forget_messages": ("3, '30 days'", {"webhook_messages_done"}),
     "forget_circuit_changes": ("3, '90 days'", {"circuit_changes_time"}),
 }

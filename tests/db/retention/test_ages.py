@@ -231,3 +231,22 @@ async def test_what_a_removed_destination_held_goes(desk: Desk) -> None:
     await pruned(desk)
     rows = await desk.rows("SELECT destination_id, count(*)::int AS n FROM record_syncs GROUP BY destination_id")
     assert {row["destination_id"]: row["n"] for row in rows} == {gone: 1, busy: 1500, live: 1500}
+
+
+async def test_what_records_held_before_us_goes_with_the_history(desk: Desk) -> None:
+    """An undo wants it no longer than the versions; the rest of the row stays."""
+    crm = await desk.add_destination("crm")
+    await desk.rows(
+        """INSERT INTO record_syncs (tenant_id, destination_id, type_id, record_id, synced_version, state,
+            state_version, remote_id, created, adopted_at, before_image)
+        SELECT $1, $2, 1, 'c' || n, 1, 'ok', 1, n::text, false,
+            now() - CASE WHEN n <= 1500 THEN 400 ELSE 300 END * interval '1 day', '[]'
+        FROM generate_series(1, 1600) n""",
+        desk.tenant_id,
+        crm,
+    )
+    kept = "SELECT count(*)::int AS n, count(before_image)::int AS images FROM record_syncs"
+    assert await prune(desk.database, msgspec.structs.replace(desk.settings, history_retention=0.0))
+    assert await desk.rows(kept) == [{"n": 1600, "images": 1600}]
+    assert await prune(desk.database, msgspec.structs.replace(desk.settings, history_retention=365 * 86_400.0))
+    assert await desk.rows(kept) == [{"n": 1600, "images": 100}]

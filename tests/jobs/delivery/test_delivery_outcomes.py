@@ -75,7 +75,7 @@ class Scripted:
             status=None if lost else 200,
         )
 
-    async def push(self, contacts: list[SentRecord], headers: Headers) -> Reply:
+    async def push(self, contacts: list[SentRecord], headers: Headers, _: Any = None) -> Reply:
         assert not any(c.deleted for c in contacts)
         return self._write("push", contacts, headers, self._keep)
 

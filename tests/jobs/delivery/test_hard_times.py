@@ -54,7 +54,7 @@ class Script:
             repeatable = script.repeatable
             learns = False
 
-            async def push(self, contacts: list[SentRecord], headers: Headers) -> Any:
+            async def push(self, contacts: list[SentRecord], headers: Headers, _: Any = None) -> Any:
                 script.asked.append(("push", [c.version for c in contacts]))
                 script.events.append(headers.event_id)
                 return await script.push(contacts)
