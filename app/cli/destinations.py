@@ -4,6 +4,7 @@ With an API key it speaks to the API like everybody else. An operator at the dat
 """
 
 import json
+import re
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from app.destinations import service
 from app.destinations.circuits.service import DEFAULT_SECONDS, CircuitOrder
 from app.destinations.credentials import Credentials, RefreshTokenCredentials
 from app.destinations.options import describe
+from app.destinations.presets import presets
 from app.destinations.testing.service import DestinationTestRequest
 from app.errors import Invalid, NotFound
 
@@ -50,6 +52,7 @@ _choice_options: Final = options(
     click.option("--connect-timeout", type=float, help="Seconds to wait for a connection."),
     click.option("--total-timeout", type=float, help="Seconds a call may take in all."),
     repeated("--field", "fields", "OURS=THEIRS", "What a field or attribute is there; empty: excluded (repeatable)."),
+    repeated("--value", "values", "NAME=TEXT", "What a preset or a template needs as {values.NAME} (repeatable)."),
     repeated("--option", "options", "NAME=VALUE", "Of its kind, see `tranche destinations kinds` (repeatable)."),
 )
 """What may be chosen for a destination of any kind."""
@@ -96,16 +99,18 @@ async def _finish(backend: DestinationBackend, name: str, line: str) -> None:
 
 @_command("add")
 @_name_argument
-@click.option("--kind", required=True, type=click.Choice(service.KINDS), help="Which CRM it is.")
-@click.option("--base-url", required=True, help="Where it is, e.g. https://api.hubapi.com.")
+@click.option("--kind", type=click.Choice(service.KINDS), help="Which CRM it is; with --preset: http.")
+@click.option("--preset", metavar="NAME", help="Options for one vendor, see `tranche destinations kinds`.")
+@click.option("--base-url", help="Where it is, e.g. https://api.hubapi.com.  [default: that of the preset]")
 @_types_option
 @_token_options
 @_choice_options
 async def add(
     backend: DestinationBackend,
     name: str,
-    kind: str,
-    base_url: str,
+    kind: str | None,
+    preset: str | None,
+    base_url: str | None,
     types: tuple[str, ...],
     token: str | None,
     token_file: str | None,
@@ -117,7 +122,13 @@ async def add(
     For example: tranche destinations add crm --kind salesforce --base-url https://acme.my.salesforce.com
     --token-file token.txt --rate 5 --field company= --field Plan=Tier__c --option default_last_name=(unknown)
     """
+    kind = kind or ("http" if preset is not None else None)
+    if kind is None:
+        raise click.UsageError("Missing option '--kind' (or '--preset'): which CRM it is")
     chosen = _options(kind, {}, **choices)
+    if preset is not None:
+        chosen = {"preset": preset, **chosen}
+    base_url = base_url or _base_url_of(preset)
     secret, credentials = _read_credentials(token, token_file, credentials_file)
     if secret is None and credentials is None:
         raise click.UsageError(
@@ -159,6 +170,17 @@ def _read_credentials(
         raise click.UsageError(f"--credentials-file {credentials_file}: {error}") from error
 
 
+def _base_url_of(preset: str | None) -> str:
+    """That of a preset, if it is the same for everybody. Raises `UsageError`: one must be given."""
+    found = presets().get(preset or "")
+    if found is None and preset is not None:
+        raise click.UsageError(f"{preset!r} is not a preset; there are: {', '.join(presets())}")
+    if found is None or any(word.isupper() for word in re.split("[/.:]", found.base_url)):
+        example = f": {found.base_url}, with yours in place of the capitals" if found is not None else ""
+        raise click.UsageError(f"Missing option '--base-url'{example}")
+    return found.base_url
+
+
 def read_secret(name: str, value: str | None, file: str | None) -> str | None:
     """What `--NAME VALUE` or `--NAME-file FILE` gave, without the line end; `-` is standard input.
 
@@ -189,9 +211,15 @@ def read_secret(name: str, value: str | None, file: str | None) -> str | None:
 
 
 def _options(
-    kind: str, known: dict[str, Any], *, fields: tuple[str, ...], options: tuple[str, ...], **limits: float | None
+    kind: str,
+    known: dict[str, Any],
+    *,
+    fields: tuple[str, ...],
+    values: tuple[str, ...],
+    options: tuple[str, ...],
+    **limits: float | None,
 ) -> dict[str, Any]:
-    """Options as the service takes them; `fields` are added to the `known` ones."""
+    """Options as the service takes them; `fields` and `values` are added to those of the `known` options."""
     chosen: dict[str, Any] = {}
     for pair in options:
         name, equals, value = pair.partition("=")
@@ -203,7 +231,12 @@ def _options(
         ours, equals, theirs = pair.partition("=")
         if not equals or not ours:
             raise Invalid(f"--field {pair!r} must be OURS=THEIRS.")
-        chosen["fields"] = {**(chosen.get("fields") or known), ours: theirs or None}
+        chosen["fields"] = {**(chosen.get("fields") or known.get("fields") or {}), ours: theirs or None}
+    for pair in values:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise Invalid(f"--value {pair!r} must be NAME=TEXT.")
+        chosen["values"] = {**(chosen.get("values") or known.get("values") or {}), name: text}
     return chosen
 
 
@@ -231,7 +264,7 @@ async def change(
     found = await _find(backend, name)
     if found is None:
         raise NotFound(f"There is no destination {name!r}.")
-    chosen = _options(found["kind"], found["options"].get("fields") or {}, **choices)
+    chosen = _options(found["kind"], found["options"], **choices)
     chosen |= dict.fromkeys(defaults)
     wanted: list[str] | msgspec.UnsetType | None = [*types] or msgspec.UNSET
     if types == ("default",):
@@ -318,10 +351,11 @@ def _announce(url: str) -> None:
 @json_option
 def kinds() -> None:
     """List the kinds of destination there are, and the options of each."""
-    described = {
+    described: dict[str, Any] = {
         name: {"description": kind.description, "options": describe(kind.options)}
         for name, kind in domain.KINDS.items()
     }
+    described["http"]["presets"] = presets()
     show(described, _describe_kinds())
 
 
@@ -331,6 +365,10 @@ def _describe_kinds() -> Iterator[str]:
         for option, option_help in describe(kind.options).items():
             default = json.dumps(option_help.default, ensure_ascii=False)
             yield f"  {option:18} {default:18} {option_help.words}"
+    yield "presets of http:"
+    for name, preset in presets().items():
+        needs = "".join(f"; values.{value}: {words}" for value, words in preset.values.items())
+        yield f"  {name:18} {preset.vendor}, at {preset.base_url}{needs}"
 
 
 @_command("list")

@@ -7,21 +7,17 @@ release does not know.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta
 
+from app.destinations.http_options import HttpOptions
 from app.destinations.options import MatchingOptions, MatchOn, Name, Names, Options, OptionsError, convert
+from app.destinations.presets import resolve_preset
 from app.resources.declaration import Resource
 from app.resources.types.contacts import CONTACTS
-
-Path = Annotated[str, Meta(pattern=r"^(/([!$&-;=@-Z_a-z~%]|\{type\})*)?\Z", max_length=1000)]
-"""Of a URL, appended to the base URL: empty, or beginning with a slash; no query. `{type}` is replaced with
-the name of the type."""
-FieldPath = Annotated[str, Meta(max_length=255)]
-"""The name of a field, or several names joined by dots for one within another."""
 
 _API_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -84,84 +80,6 @@ class SalesforceOptions(MatchingOptions, frozen=True, kw_only=True):
         return [self.external_id_field]
 
 
-class HttpOptions(MatchingOptions, frozen=True, kw_only=True):
-    KIND = "http"
-
-    path: Path = "/{type}"
-    """where records are sent, appended to the base URL; a path without `{type}` is for contacts alone, unless the
-    destination lists another type as its only one"""
-    method: Literal["POST", "PUT", "PATCH"] = "POST"
-    """POST, PUT or PATCH"""
-    read_path: Path | None = None
-    """where `POST {"ids":[…]}` returns the stored records; null: a lost answer cannot be settled by reading"""
-    archive_path: Path | None = None
-    """where `POST {"ids":[…]}` removes records; null: they are sent as deleted to `path`"""
-    auth_header: Annotated[str, Meta(max_length=100)] = "Authorization"
-    """header with the token: Authorization, Api-Key, X-Api-Key, X-Auth-Token, or a vendor's own like X-Acme-Api-Key
-    and X-Acme-Token"""
-    auth_scheme: Annotated[str, Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]*\Z", max_length=100)] = "Bearer"
-    """word before the token, or empty"""
-    wrapper: Name | None = "{type}"
-    """key of the list of records, with dots for nested keys; null: the body is the list"""
-    id_field: Name = "id"
-    """field with our key"""
-    version_field: Name | None = "version"
-    """field with the version; null: it is not sent"""
-    deleted_field: Name | None = "deleted"
-    """field that is true for a record to be removed; null: only archive_path can remove"""
-    attributes_field: Name | None = "attributes"
-    """object with the attributes that `fields` does not name; null: they are placed beside the fields"""
-    nulls: Literal["send", "omit"] = "send"
-    """whether a cleared field is sent as null, or left out like a field that was never named"""
-    results: Literal["optional", "required", "failures", "echoed", "ignored"] = "optional"
-    """what a 2xx lists: results (optional or required), only failures, echoed records, or nothing of use (ignored:
-    only the status counts)"""
-    results_field: FieldPath = "results"
-    """where the results, failures or echoed records are in the answer; empty: the body is the list"""
-    results_by: Literal["id", "position"] = "id"
-    """whether item results name their record or have its position"""
-    result_id: FieldPath = "id"
-    """field of an item result: our key"""
-    result_ok: FieldPath = "ok"
-    """field of an item result: true or false, an HTTP status, or a word such as ok, failed, retry"""
-    result_retry: FieldPath = "retry"
-    """field of a failed item result: true if it is worth sending again"""
-    result_error: FieldPath = "error"
-    """field of an item result: the reason of the failure"""
-    result_remote_id: FieldPath = "remote_id"
-    """field of an item result or record: its id there"""
-    result_created: FieldPath = "created"
-    """field of an item result: whether the call created the record, as true or false, 201 or `created`"""
-    idempotent: bool = False
-    """a lost answer is sent again: the service upserts by our key, or does not repeat a call with a known
-    Idempotency-Key"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if len(set(self.taken())) < len(self.taken()):
-            raise ValueError("id_field, version_field, deleted_field and attributes_field must differ")
-        if self.wrapper is not None and not all(self.wrapper.split(".")):
-            raise ValueError(f"wrapper: {self.wrapper!r} has an empty name; names are joined by single dots")
-        if not _TOKEN_HEADER.fullmatch(self.auth_header):
-            raise ValueError(
-                f"auth_header cannot be {self.auth_header!r}: it is Authorization, Api-Key, X-Api-Key, X-Auth-Token, "
-                "or a vendor's own like X-Acme-Api-Key and X-Acme-Token"
-            )
-
-    def taken(self) -> list[str]:
-        own = (self.id_field, self.version_field, self.deleted_field, self.attributes_field)
-        return [name for name in own if name is not None]
-
-
-_TOKEN_HEADER: Final = re.compile(
-    r"authorization|ocp-apim-subscription-key|(x-)?((api|auth|access)-?(key|token))"
-    r"|x-(?!aws|amz|forwarded|proxy)(?!.*metadata)[a-z0-9-]+-(api-?key|token)",
-    re.IGNORECASE | re.ASCII,
-)
-"""Headers that carry tokens and nothing else. A free choice could pose as a proxy, carry a session, or unlock a cloud's
-metadata service (X-aws-ec2-metadata-token, Metadata-Flavor)."""
-
-
 OAUTH: Final = ("oauth2_client_credentials", "oauth2_refresh_token")
 LOOKED_FOR_BY_READ: Final = "records are looked for by read_path, which is not given; give it as well."
 
@@ -199,7 +117,7 @@ KINDS: Final[dict[str, Kind]] = {
     "http": Kind(
         HttpOptions,
         100,
-        "any service that takes batches of records as JSON over HTTP",
+        "any service that takes records as JSON over HTTP; presets by vendor",
         takes_any=True,
         credentials=("token", "basic", "headers", *OAUTH),
     ),
@@ -228,6 +146,9 @@ def reach_of(resource: Resource) -> Reach:
 def paths_of_one_type(options: Mapping[str, Any]) -> dict[str, str]:
     """The paths among options that do not contain the name of a type."""
     found = {name: options.get(name) for name in ("path", "read_path", "archive_path")}
+    for name in ("update", "delete", "read"):
+        called = options.get(name)
+        found[name] = called.get("path") if isinstance(called, Mapping) else None
     return {name: path for name, path in found.items() if path is not None and "{type}" not in path}
 
 
@@ -235,8 +156,9 @@ def options_for(resource: Resource, destination: str, options: Mapping[str, Any]
     """Those of the destination, with what the type says of it. Where it says something, paths of the destination that
     are for one type are not for this one."""
     own = resource.destinations.get(destination)
+    options = resolve_preset(options)
     if own is None:
-        return dict(options)
+        return options
     strange = () if resource.type_id == CONTACTS.type_id else paths_of_one_type(options)
     return {name: value for name, value in options.items() if name not in strange} | dict(own)
 
@@ -250,7 +172,7 @@ def parse(kind: str, options: Mapping[str, Any]) -> Options:
     Raises `OptionsError`: no such kind, an unknown option, or a value that cannot be used."""
     if kind not in KINDS:
         raise OptionsError(f"{kind!r} is not a kind of destination; there are: {', '.join(KINDS)}.")
-    return convert(KINDS[kind].options, options, kind)
+    return convert(KINDS[kind].options, resolve_preset(options) if kind == HttpOptions.KIND else options, kind)
 
 
 def check_match(options: Options, types: Sequence[Resource]) -> None:

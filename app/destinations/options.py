@@ -147,7 +147,7 @@ def describe(cls: type[Options]) -> dict[str, Described]:
     return {name: Described(words[name], getattr(defaults, name)) for name in cls.__struct_fields__}
 
 
-_UNKNOWN: Final = re.compile(r"unknown field `(.*)`$", re.DOTALL)
+_UNKNOWN: Final = re.compile(r"unknown field `(.*?)`(?: - at `\$\.(.*)`)?$", re.DOTALL)
 _PLACE: Final = re.compile(r"(.*) - at (?:`key` in )?`\$\.?(.*)`$", re.DOTALL)
 
 
@@ -161,6 +161,9 @@ def convert(cls: type[Chosen], options: Mapping[str, Any], kind: str | None) -> 
 def _explain(cls: type[Options], message: str, kind: str | None) -> str:
     """What is wrong, where, and what would be right."""
     unknown = _UNKNOWN.search(message)
+    if unknown is not None and unknown[2]:
+        members = describe(cls)[re.split(r"[.\[]", unknown[2])[0]].words
+        return f"options.{unknown[2]}.{unknown[1]}: there is no such member. ({members}.)"
     if unknown is not None:
         names = ", ".join(cls.__struct_fields__)
         return f"options.{unknown[1]}: {kind or 'this kind'} has no such option; there are: {names}."

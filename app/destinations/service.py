@@ -17,6 +17,7 @@ from app.destinations.circuits.queries import Circuit
 from app.destinations.credentials import Credentials, CredentialsError, Stored, Token, TokenCredentials, type_of, write
 from app.destinations.credentials import check as check_credentials
 from app.destinations.options import OptionsError
+from app.destinations.presets import resolve_preset
 from app.destinations.queries import DestinationRow
 from app.errors import Conflict, Invalid, NotFound
 from app.kit.encryption import Vault
@@ -24,6 +25,7 @@ from app.kit.postgres.database import Connection
 from app.kit.worker_registry import Workers
 from app.resources.json_schema import TYPE_NAME
 from app.resources.types import BUILT_IN
+from app.resources.types.contacts import CONTACTS
 from app.settings import PREFIX
 from app.vocabulary.addresses import Network
 from app.vocabulary.freshness import Freshness
@@ -198,6 +200,7 @@ async def change_destination(
         anew = change.types is not msgspec.UNSET
         types = found.types if change.types is msgspec.UNSET else change.types
         types = _check_types(found.kind, types, found.options | (change.options or {}))
+        anew = anew or types != found.types
         if (change.options or {}).keys() & {"match_on", "fields", "read_path"} or anew:
             _check_match(found.kind, kept, types)
         type = None if credentials is None else type_of(credentials)
@@ -241,9 +244,12 @@ async def find_kinds(connection: Connection, tenant_id: int, names: Collection[s
 
 
 def _check_types(kind: str, types: list[str] | None, options: Mapping[str, Any]) -> list[str] | None:
+    of_one_type = kinds.paths_of_one_type(resolve_preset(options)) if kinds.KINDS[kind].takes_any else {}
     if types is None:
-        return None
-    shared = kinds.paths_of_one_type(options) if kinds.KINDS[kind].takes_any and len(set(types)) > 1 else {}
+        # Those that accept imports look at these paths among the options themselves (part `takes_type`).
+        seen = {name for name in ("path", "read_path", "archive_path") if options.get(name) is not None}
+        return [CONTACTS.name] if of_one_type.keys() - seen else None
+    shared = of_one_type if len(set(types)) > 1 else {}
     for option, path in shared.items():
         raise Invalid(
             f"types: {' and '.join(sorted(set(types)))} cannot share the {option} {path!r}: write {{type}} where the "

@@ -75,6 +75,10 @@ class RateLimit(Fault, frozen=True, kw_only=True, rename={"policy_name": "policy
 
     policy_name: Literal["SECONDLY", "TEN_SECONDLY_ROLLING", "DAILY"] = "TEN_SECONDLY_ROLLING"
     retry_after: NotNegative | None = None
+    said_as: Literal["Retry-After", "RateLimit", "X-RateLimit-Reset"] = "Retry-After"
+    """The header field that has `retry_after`: in seconds, as structured field, or as a time."""
+    code: Literal[429, 403] = 429
+    """As the kind `http` answers."""
 
 
 class Lock(Fault, frozen=True, kw_only=True):

@@ -6,6 +6,16 @@
 | `POST /contacts/read` | `{"ids":[…]}` → `{"contacts":[…],"missing":[…]}` |
 | | `{"email":[…]}`, or any other field → `{"contacts":[…]}`: every record with one of these values |
 | `POST /contacts/archive` | `{"ids":[…]}` → a result an id |
+| `GET`, `PUT` or `DELETE /by-key/contacts/KEY` | one record under our key: 200, 201 or 204; 404 if it is not there |
+| `POST /rest/contacts` | `{"external_id","custom":{…},…}` → 201 `{"data":{"id":"r1",…}}`; 409 if it is there |
+| `GET /rest/contacts?external_id=KEY` | `{"data":[…]}` |
+| `GET`, `PATCH` or `DELETE /rest/contacts/ID` | one record by its id here: 200 or 204; 404 if it is not there |
+| `POST /tasks/contacts` | as `POST /contacts`, but 202 `{"task":"t1","status":"queued"}` |
+| `GET /tasks/contacts/t1` | `{"status":"processing"}` at first, then `{"status":"completed","results":[…]}` |
+| `POST /lines/contacts` | the records as NDJSON, a line each → results |
+
+A record of `/by-key` and `/rest` has texts, numbers, booleans and lists; only its `custom` is an object. What is
+not JSON by its `Content-Type`, or not one object, is refused.
 
 Any other name instead of `contacts`, in the path and in the body (`/companies`, `{"companies":[…]}`), is a collection
 of its own, where everything is the same, but that no e-mail address is checked.
@@ -31,6 +41,7 @@ import msgspec
 
 from app.sandbox.faults import Lock, RateLimit, Status, Unauthorized
 from app.sandbox.ledger import Kept
+from app.sandbox.records import Record
 from app.sandbox.vendor import ANY, Answer, Refusal, RefusedError, Route, Vendor, Visit
 
 MAX_RECORDS: Final = 1000
@@ -43,6 +54,7 @@ class Ids(msgspec.Struct):
 Results = list[dict[str, Any]]
 
 _ids: Final = msgspec.json.Decoder(Ids)
+_record: Final = msgspec.json.Decoder(dict[str, Any])
 _values: Final = msgspec.json.Decoder(dict[str, list[str]])
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -54,18 +66,32 @@ class Sandbox(Vendor):
         "read_path": "/{type}/read",
         "archive_path": "/{type}/archive",
         "results": "required",
-        "idempotent": True,
+        "repeatable": True,
     }
 
     def __init__(self, seed: int = 0) -> None:
         base = "/{object:[A-Za-z][A-Za-z0-9_-]*}"
+        rest, key = f"/rest{base}", "/{key:[^/]+}"
         self.routes = [
+            Route("GET", f"/by-key{base}{key}", "read", self.read_one),
+            Route("PUT", f"/by-key{base}{key}", "write", self.put_one),
+            Route("DELETE", f"/by-key{base}{key}", "write", self.delete_one),
+            Route("POST", rest, "write", self.create_one),
+            Route("GET", rest, "read", self.search),
+            Route("GET", rest + key, "read", functools.partial(self.read_one, by=None)),
+            Route("PATCH", rest + key, "write", self.patch_one),
+            Route("DELETE", rest + key, "write", functools.partial(self.delete_one, by=None)),
+            Route("POST", f"/tasks{base}", "write", self.start_task),
+            Route("GET", f"/tasks{base}{key}", "read", self.read_task),
+            Route("POST", f"/lines{base}", "write", self.upsert_lines),
             *(Route(method, base, "write", self.upsert) for method in ("POST", "PUT", "PATCH")),
             *(Route(method, base, "read", self.not_allowed) for method in ("GET", "HEAD")),
             Route("POST", f"{base}/read", "read", self.read),
             Route("POST", f"{base}/archive", "write", self.archive),
         ]
         self._random = random.Random(seed)  # noqa: S311 - a repeatable shuffle
+        self._tasks: dict[str, tuple[int, Results]] = {}
+        """By id: how often it was asked for, and its results."""
 
     def own_fields(self, of: str) -> frozenset[str]:
         return frozenset({ANY})
@@ -85,7 +111,7 @@ class Sandbox(Vendor):
     def refusal(self, fault: Refusal) -> Answer:
         match fault:
             case RateLimit():
-                return _error(429, "rate_limited", "Too many requests.")
+                return _error(fault.code, "rate_limited", "Too many requests.")
             case Lock():
                 return _error(423, "locked", "Somebody else holds these records.")
             case Status():
@@ -129,6 +155,91 @@ class Sandbox(Vendor):
                 records.append({**record.properties, "remote_id": record.id})
         self._random.shuffle(records)
         return Answer(status=200, body=_encode({visit.object: records, "missing": missing}))
+
+    # one record per call
+
+    def read_one(self, visit: Visit, by: str | None = "id") -> Answer:
+        record = visit.records.find(visit.portal, visit.path["key"], by)
+        return _no_record() if record is None else Answer(status=200, body=_encode(_shown(record)))
+
+    def search(self, visit: Visit) -> Answer:
+        key = visit.query.get("external_id", "")
+        record = visit.records.find(visit.portal, key, "external_id")
+        return Answer(status=200, body=_encode({"data": [] if record is None else [_shown(record)["data"]]}))
+
+    def put_one(self, visit: Visit) -> Answer:
+        """Upsert by the key in the path."""
+        sent, key = _one(visit), visit.path["key"]
+        if sent.setdefault("id", key) != key:
+            raise _refused(422, "other_id", "The id in the body is not that of the path.")
+        wrong = _wrong_one(visit, key, sent)
+        if wrong is not None:
+            return wrong
+        record, created, changed = visit.records.upsert(
+            visit.portal, "id", key, _over(visit, "id", key, sent), visit.at
+        )
+        visit.book(record, changed=changed, created=created)
+        return Answer(status=201 if created else 200, body=_encode(_shown(record)))
+
+    def create_one(self, visit: Visit) -> Answer:
+        sent = _one(visit)
+        key = sent.get("external_id")
+        if not isinstance(key, str) or not key or "id" in sent:
+            raise _refused(422, "no_external_id", "A new record needs an external_id, and no id.")
+        wrong = _wrong_one(visit, key, sent)
+        if wrong is not None:
+            return wrong
+        if visit.records.find(visit.portal, key, "external_id") is not None:
+            return _error(409, "exists", f"There is a record with the external_id {key}.")
+        record, _, _ = visit.records.upsert(visit.portal, "external_id", key, sent, visit.at)
+        visit.book(record, created=True)
+        return Answer(status=201, body=_encode(_shown(record)))
+
+    def patch_one(self, visit: Visit) -> Answer:
+        sent, record = _one(visit), visit.records.find(visit.portal, visit.path["key"], None)
+        if record is None:
+            return _no_record()
+        if sent.setdefault("external_id", record.key) != record.key:
+            raise _refused(422, "other_id", "The external_id of a record does not change.")
+        wrong = _wrong_one(visit, record.key, sent)
+        if wrong is not None:
+            return wrong
+        changed = visit.records.update(record, _over(visit, "external_id", record.key, sent), visit.at)
+        visit.book(record, changed=changed)
+        return Answer(status=200, body=_encode(_shown(record)))
+
+    def delete_one(self, visit: Visit, by: str | None = "id") -> Answer:
+        record = visit.records.find(visit.portal, visit.path["key"], by)
+        if record is None:
+            return _no_record()
+        visit.call.n = 1
+        visit.records.delete(visit.portal, record.id)
+        visit.book(record, deleted=True)
+        return Answer(status=204, body=b"")
+
+    # other forms of a batch
+
+    def start_task(self, visit: Visit) -> Answer:
+        """The work is done at once, and nobody is to know."""
+        results = self._upsert(visit)
+        task = f"t{len(self._tasks) + 1}"
+        self._tasks[task] = (0, results)
+        return Answer(status=202, body=_encode({"task": task, "status": "queued"}))
+
+    def read_task(self, visit: Visit) -> Answer:
+        asked, results = self._tasks.get(visit.path["key"], (0, None))
+        if results is None:
+            return _error(404, "not_found", "There is no such task.")
+        self._tasks[visit.path["key"]] = (asked + 1, results)
+        done = {"status": "completed", "results": results}
+        return Answer(status=200, body=_encode(done if asked else {"status": "processing"}))
+
+    def upsert_lines(self, visit: Visit) -> Answer:
+        if not visit.headers.get("Content-Type", "").startswith("application/x-ndjson"):
+            raise _refused(415, "media_type", "The records are sent as application/x-ndjson.")
+        lines = [line for line in visit.body.split(b"\n") if line]
+        visit.body = b'{"' + visit.object.encode() + b'":[' + b",".join(lines) + b"]}"
+        return self._once(visit, self._upsert)
 
     def _once(self, visit: Visit, work: Callable[[Visit], Results]) -> Answer:
         """Do a call, unless one with its key is done already."""
@@ -181,6 +292,51 @@ class Sandbox(Vendor):
         ids = _parse(_ids, visit.body).ids
         visit.call.n = len(ids)
         return [_take_away(visit, key) for key in ids]
+
+
+def _shown(record: Record) -> dict[str, Any]:
+    """One record, as it is answered."""
+    return {"data": {**record.properties, "id": record.properties.get("id", record.id)}}
+
+
+def _no_record() -> Answer:
+    return _error(404, "not_found", "There is no such record.")
+
+
+def _one(visit: Visit) -> dict[str, Any]:
+    """The one record of a body."""
+    if visit.headers.get("Content-Type", "").partition(";")[0] != "application/json":
+        raise _refused(415, "media_type", "A record is sent as application/json.")
+    sent: dict[str, Any] = _parse(_record, visit.body)
+    visit.call.n = 1
+    nested = [name for name, value in sent.items() if isinstance(value, dict) and name != "custom"]
+    if nested or not isinstance(sent.get("custom", {}), dict):
+        raise _refused(422, "bad_value", f"There is an object where none belongs: {', '.join(nested) or 'custom'}.")
+    return sent
+
+
+def _over(visit: Visit, key_property: str, key: str, sent: dict[str, Any]) -> dict[str, Any]:
+    """What a record is to have, with `custom` merged key by key."""
+    held = visit.records.find(visit.portal, key, key_property)
+    if "custom" in sent:
+        return sent | {"custom": _merged(held and held.properties.get("custom"), sent["custom"])}
+    return sent
+
+
+def _wrong_one(visit: Visit, key: str, sent: dict[str, Any]) -> Answer | None:
+    """What speaks against the one record of a call."""
+    email = str(sent.get("email"))
+    whole = visit.rejected_whole([(key, email)])
+    wrong = _wrong(visit, key, email)
+    missing = next(iter(visit.missing_fields([*sent, *(sent.get("custom") or {})])), None)
+    if whole is not None:
+        return _error(400, "rejected", whole.message)
+    if missing is not None:
+        return _error(422, "unknown_field", f"There is no field {missing!r}.")
+    if wrong is None:
+        return None
+    error = wrong["error"]
+    return _error(503 if wrong.get("retry") else 422, error["code"], error["message"])
 
 
 def _write_by_id(visit: Visit, sent: dict[str, Any]) -> dict[str, Any]:

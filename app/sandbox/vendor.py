@@ -1,5 +1,7 @@
 """What one CRM's file in this folder provides; the front does the rest (faults, ledger, connections)."""
 
+import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -196,5 +198,14 @@ class Vendor(ABC):
         else:
             answer = self.refusal(fault)
         if isinstance(fault, RateLimit | Status) and fault.retry_after is not None:
-            answer.headers["Retry-After"] = f"{fault.retry_after:g}"
+            answer.headers |= _wait_fields(fault.retry_after, getattr(fault, "said_as", "Retry-After"))
         return answer
+
+
+def _wait_fields(seconds: float, field: str) -> dict[str, str]:
+    """The header fields that ask for so many seconds."""
+    if field == "RateLimit":  # draft-ietf-httpapi-ratelimit-headers-10
+        return {field: f'"default";r=0;t={math.ceil(seconds)}'}
+    if field == "X-RateLimit-Reset":
+        return {field: str(math.ceil(time.time() + seconds)), "X-RateLimit-Remaining": "0"}
+    return {field: f"{seconds:g}"}

@@ -72,6 +72,13 @@ class NoAnswer(msgspec.Struct, frozen=True, kw_only=True):
         """There is no body."""
 
 
+class Body(msgspec.Struct, frozen=True):
+    """A body that is encoded already."""
+
+    content: bytes
+    content_type: str
+
+
 class Connection:
     """Makes the calls of an adapter. Raises `ValueError`: the base URL cannot be used."""
 
@@ -136,11 +143,14 @@ class Connection:
         timeouts = Timeouts(min(self.timeouts.connect, left), min(self.timeouts.total, left))
         base_url, token = authorization.base_url or self.base_url, authorization.token
         shown = {self._header: f"{self._scheme} {token}" if self._scheme else token} if token else authorization.fields
+        url: str | URL = base_url + path
+        if "?" in path or "%" in path:
+            url = URL(f"{URL(base_url)}{path}", encoded=True)
         with spans.span(method, Kind.CLIENT, identity.trace, {"http.request.method": method}) as span:
             answer = await send(
                 self._session,
                 method,
-                URL(base_url + path, encoded=True) if "?" in path else base_url + path,
+                url,
                 payload=payload,
                 headers={**identify(identity), **span.context.fields(), **(headers or {}), **shown},
                 timeouts=timeouts,
@@ -190,12 +200,15 @@ async def send(
     headers: Mapping[str, str],
     timeouts: Timeouts,
 ) -> Answer | NoAnswer:
-    """Send `payload` as JSON (`None`: no body) and read the whole answer.
+    """Send `payload` as JSON (`None`: no body), or a `Body` as it is, and read the whole answer.
 
     Nothing the network does is raised; cancelling is.
     """
-    content = b"" if payload is None else msgspec.json.encode(payload)
-    body = _WatchedBody(content, content_type="application/json")
+    if isinstance(payload, Body):
+        body = _WatchedBody(payload.content, content_type=payload.content_type)
+    else:
+        content = b"" if payload is None else msgspec.json.encode(payload)
+        body = _WatchedBody(content, content_type="application/json")
     limits = aiohttp.ClientTimeout(
         total=timeouts.total,
         sock_connect=timeouts.connect,
@@ -212,6 +225,7 @@ async def send(
             headers={"User-Agent": USER_AGENT, "Accept": "application/json", **headers},
             timeout=limits,
             allow_redirects=False,
+            skip_auto_headers=["Content-Type"] if payload is None else None,  # some refuse JSON that is empty
         ) as response:
             received, trouble, timed_out = await _read(response)
             return Answer(

@@ -6,7 +6,7 @@ meet in one field, the key wins over a standard field, that over an attribute, a
 `fields` over one that fell there by its name.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -44,6 +44,7 @@ class FieldMap:
         self._attributes = {**(attributes or {}), **{k: v for k, v in fields.items() if k not in standard}}
         self.mapped = {name for name in (*self._standard.values(), *self._attributes.values()) if name is not None}
         """Names there that records of this type can fill, as far as they are known beforehand."""
+        self._excluded = {**standard, **fields}
         self._name_of = name_of
         self._normal: Callable[[str], str] = str if options.CASE_MATTERS else str.casefold
         self._taken = {self._normal(name) for name in (key, *options.taken(), *self._standard.values())}
@@ -67,6 +68,21 @@ class FieldMap:
                 found[field.path[0]] = field.value
         found[self.key] = None if record.released else record.record_id
         return found
+
+    def fields(self, record: SentRecord, *, without: Container[str] = ()) -> dict[str, Any]:
+        """Their name → our value of the fields alone, but for some of ours."""
+        standard = self._standard
+        return {standard[ours]: v for ours, v in record.fields.items() if ours in standard and ours not in without}
+
+    def attributes(self, record: SentRecord, *, without: Container[str] = ()) -> dict[str, Any]:
+        """Their name → our value of the attributes alone, but for some of ours."""
+        values = record.attributes
+        plan = self._plan(tuple(values)) if values else ()
+        return {theirs: values[ours] for ours, theirs in plan if ours not in without}
+
+    def excludes(self, ours: str) -> bool:
+        """Whether a field or an attribute is not sent."""
+        return self._excluded.get(ours, "") is None
 
     def places(self, record: SentRecord) -> list[tuple[str, str]]:
         """(our name, as in documents; their name) of everything that a push of the record sets, but for the key."""

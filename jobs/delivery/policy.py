@@ -6,6 +6,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from app.destinations.options import limits_of
+from app.destinations.presets import resolve_preset
 from app.kit.retry import RetryPolicy
 from app.settings import Settings
 from jobs.crm.port import Timeouts
@@ -30,7 +31,7 @@ class DeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, settings: Settings, options: Mapping[str, Any]) -> Self:
         """Raises `ValueError`: an option cannot be used."""
-        limits = limits_of(options)
+        limits = limits_of(resolve_preset(options))
         total = limits.total_timeout or settings.crm_total_timeout
         connect = limits.connect_timeout or settings.crm_connect_timeout
         return cls(

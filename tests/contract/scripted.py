@@ -24,11 +24,15 @@ class Script:
         """Given first, one a call."""
         self.asked: list[web.Request] = []
         self.bodies: list[Any] = []
+        """As JSON, where they are that."""
+        self.contents: list[bytes] = []
 
     async def answer(self, request: web.Request) -> web.Response:
         content = await request.read()
         self.asked.append(request)
-        self.bodies.append(json.loads(content) if content else None)
+        self.contents.append(content)
+        lines = request.content_type.endswith("ndjson")
+        self.bodies.append(json.loads(content) if content and not lines else None)
         status, body = self.answers.pop(0) if self.answers else (self.status, self.body)
         if self.raw is not None:
             return web.Response(body=self.raw, status=status, headers=self.headers)

@@ -5,8 +5,8 @@ from typing import Final
 from app.destinations.credentials import Grant
 
 _EARLY: Final = 60.0
-_EARLY_SHARE: Final = 0.2
-"""Of its time, for tokens that live for minutes."""
+_EARLY_SHARE: Final = 0.05
+"""Of its time, for tokens that live for minutes. A call that is still under way then meets a 401, and is made again."""
 
 
 def renew_at(grant: Grant) -> float | None:

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from app.destinations.kinds import HttpOptions
+from app.destinations.expressions import Finder, TooLong
+from app.destinations.http_options import HttpOptions
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import message
 from jobs.crm.exchange import Answer
@@ -41,14 +42,17 @@ class Results:
         self._options = options
         self._words = words
         self._said = said
+        self._reads_back = options.read is not None or options.read_path is not None
+        self._halves = options.task is not None and (options.repeatable or options.idempotent)
+        """A task that only counts failures is repeated in halves."""
+        self._finder = Finder()
         # A result that does not name its record could be any list, and its texts are shown only where they are errors.
         last = options.result_error.rpartition(".")[2]
         self._may_show = options.results_by == "id" or _ERROR_NAME.search(last) is not None
 
     def reply(self, records: list[SentRecord], answer: Answer, payload: Any) -> Reply | None:
         """An outcome a record, of a call with this payload; `None`: the answer is 2xx, but cannot be used."""
-        options = self._options
-        if options.results == "ignored":
+        if self._options.results == "ignored":
             return self._believe(records, answer)
         if answer.trouble:
             return None
@@ -56,12 +60,23 @@ class Results:
         body = None if empty else answer.json()
         if not empty and body is None:
             return None
-        results = None if empty else found(body, options.results_field)
-        if results is None and look(body, options.results_field) is not MISSING:
+        self._finder = Finder()  # the expressions of one answer share their steps
+        try:
+            return self._read(records, answer, body, payload)
+        except TooLong:
+            return None
+
+    def _read(self, records: list[SentRecord], answer: Answer, body: Any, payload: Any) -> Reply | None:
+        options = self._options
+        if options.results == "status":
+            return self._by_status(records, answer, body)
+        results = None if body is None else found(body, options.results_field, self._finder)
+        if results is None and look(body, options.results_field, self._finder) is not MISSING:
             return None  # null, where results belong
         echoed = options.results == "echoed"
         gone = all(record.deleted for record in records)  # that is not there any more need not be echoed
-        reader = Reader(records, options.result_id, by_position=options.results_by == "position")
+        by_position = options.results_by == "position"
+        reader = Reader(records, options.result_id, by_position=by_position, finder=self._finder)
         if options.results == "failures":
             # By its ordinary name a list may be one of successes; what fails is found in it all the same.
             listed = results if options.results_field != "results" else None
@@ -85,6 +100,37 @@ class Results:
         ]
         return self._reply(answer, self._weigh(records, outcomes, reader.read(body, results=results), answer))
 
+    def _by_status(self, records: list[SentRecord], answer: Answer, body: Any) -> Reply:
+        """The body is the one result if it says anything, else the status says that all is well."""
+        [record] = records
+        if answer.status == _ACCEPTED:
+            open_one = self._open("202 means that it is queued and not done", answer)
+            return self._reply(answer, [msgspec.structs.replace(open_one, record_id=record.record_id)])
+        if look(body, self._options.result_ok, self._finder) is not MISSING:
+            return self._reply(answer, [self._outcome(record, body)])
+        created = _created(look(body, self._options.result_created, self._finder), answer.status)
+        return self._reply(answer, [self._well(record, created, self._remote_id(body))])
+
+    def failed_task(self, records: list[SentRecord], answer: Answer) -> Reply:
+        """The work of a call failed as a whole; a part of it may be done."""
+        said = self._said(answer.json())
+        words = "the task failed" + (f": {said}" if said else "")
+        if len(records) == 1:
+            return self._reply(answer, [self._failed(records[0], words)])
+        if self._halves:
+            return self._whole(records, answer, f"the destination took the call, but {words}")
+        open_one = self._open(words, answer)
+        return self._reply(answer, [msgspec.structs.replace(open_one, record_id=r.record_id) for r in records])
+
+    def _whole(self, records: list[SentRecord], answer: Answer, words: str) -> Reply:
+        """Halves show which records are guilty; what was done already is done again, which is harmless."""
+        refusal = (EffectState.RETRY, ErrorCode.DESTINATION_REJECTED, self._words(words))
+        outcomes = [Outcome(record.record_id, *refusal) for record in records]
+        return msgspec.structs.replace(self._reply(answer, outcomes), rejected_whole=True)
+
+    def _remote_id(self, result: Any) -> str | None:
+        return remote_id_of(result, self._options.result_remote_id, self._finder)
+
     def _place(self, records: list[SentRecord], results: list[Any]) -> dict[int, Any] | None:
         """Position → its result. Two results for one record are none: which of them holds nobody knows."""
         if self._options.results_by == "position":
@@ -92,7 +138,7 @@ class Results:
         place_of = {record.record_id: place for place, record in enumerate(records)}
         found: dict[int, Any] = {}
         for result in results:
-            place = place_of.get(key_of(result, self._options.result_id))
+            place = place_of.get(key_of(result, self._options.result_id, self._finder))
             if place is not None:
                 found[place] = None if place in found else result
         return found
@@ -110,11 +156,11 @@ class Results:
         if not isinstance(result, dict):
             return self._well(record)
         options = self._options
-        error = found(result, options.result_error)
-        if look(result, options.result_ok) is not MISSING or error not in (None, False, "", [], {}):
+        error = found(result, options.result_error, self._finder)
+        if look(result, options.result_ok, self._finder) is not MISSING or error not in (None, False, "", [], {}):
             return self._outcome(record, result)
-        created = _created(look(result, options.result_created), None)
-        return msgspec.structs.replace(self._well(record, created), remote_id=remote_id_of(result, options))
+        created = _created(look(result, options.result_created, self._finder), None)
+        return self._well(record, created, self._remote_id(result))
 
     def _without_results(
         self, records: list[SentRecord], answer: Answer, refusals: Refusals, *, rest_is_well: bool
@@ -146,7 +192,10 @@ class Results:
             for place, record in enumerate(records)
         ]
         nobody = not refusals.named and doubtful
-        settles = self._options.read_path is not None or self._options.idempotent
+        if self._halves and nobody and refusals.counted and len(records) > 1 and not queued:
+            return self._whole(records, answer, f"the destination took the call, but {refusals.sign}")
+        chosen = self._options
+        settles = self._reads_back or chosen.repeatable or chosen.idempotent
         # A service that never says what was done would leave one call after the other to an operator.
         fault = nobody and (not queued or not settles)
         return self._reply(answer, outcomes, Health.CONNECTION_FAULT if fault else Health.WELL)
@@ -189,19 +238,19 @@ class Results:
         options = self._options
         if not isinstance(result, dict):
             return self._unknown(record, "it did not mention this record")
-        verdict = look(result, options.result_ok)
-        error = look(result, options.result_error)
+        verdict = look(result, options.result_ok, self._finder)
+        error = look(result, options.result_error, self._finder)
         words = "" if error is MISSING or error is None or not self._may_show else _words(error)
         if verdict is MISSING:
             if words:
                 return self._failed(record, words)
             return self._unknown(record, f"its result has no {options.result_ok!r}")
         state = _state(verdict, record)
-        if state == EffectState.FAILED and found(result, options.result_retry) is True:
+        if state == EffectState.FAILED and found(result, options.result_retry, self._finder) is True:
             state = EffectState.RETRY
         if state == EffectState.OK:
-            created = _created(look(result, options.result_created), verdict)
-            return Outcome(record.record_id, state, remote_id=remote_id_of(result, options), created=created)
+            created = _created(look(result, options.result_created, self._finder), verdict)
+            return Outcome(record.record_id, state, remote_id=self._remote_id(result), created=created)
         if state == EffectState.UNKNOWN:
             said = _words(verdict) or "neither yes nor no"
             return self._unknown(record, f"{options.result_ok!r} is {said}")
@@ -228,8 +277,8 @@ class Results:
     def _later(self, record: SentRecord, detail: str) -> Outcome:
         return Outcome(record.record_id, EffectState.RETRY, ErrorCode.DESTINATION_UNAVAILABLE, detail)
 
-    def _well(self, record: SentRecord, created: bool | None = None) -> Outcome:
-        return Outcome(record.record_id, EffectState.OK, created=created)
+    def _well(self, record: SentRecord, created: bool | None = None, remote_id: str | None = None) -> Outcome:
+        return Outcome(record.record_id, EffectState.OK, remote_id=remote_id, created=created)
 
 
 def _beginning(body: bytes) -> str:
@@ -243,14 +292,14 @@ def _only_flags(refusals: Refusals) -> bool:
     return all(sign.startswith("it says ") for sign in refusals.nameless)
 
 
-def key_of(result: Any, path: str) -> str:
+def key_of(result: Any, path: str, finder: Finder | None = None) -> str:
     """A record's key; a service may write one of digits as a number."""
-    key = found(result, path)
+    key = found(result, path, finder)
     return str(key) if isinstance(key, str | int) and not isinstance(key, bool) else ""
 
 
-def remote_id_of(result: Any, options: HttpOptions) -> str | None:
-    found_id = key_of(result, options.result_remote_id)
+def remote_id_of(result: Any, path: str, finder: Finder) -> str | None:
+    found_id = key_of(result, path, finder)
     return found_id if 0 < len(found_id) <= _MOST_ID else None
 
 

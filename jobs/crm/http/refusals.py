@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from app.destinations.expressions import Finder, is_expression
 from jobs.crm.mapping import text
 from jobs.crm.port import SentRecord
 
@@ -91,8 +92,11 @@ class Refusals(msgspec.Struct):
 class Reader:
     """Reads one body; `result_id` is the field that holds our key, `by_position` makes it a place instead."""
 
-    def __init__(self, records: list[SentRecord], result_id: str, *, by_position: bool = False) -> None:
+    def __init__(
+        self, records: list[SentRecord], result_id: str, *, by_position: bool = False, finder: Finder | None = None
+    ) -> None:
         self._count = len(records)
+        self._finder = finder
         self._result_id = result_id
         self._by_position = by_position
         self._by_id = {record.record_id: place for place, record in enumerate(records)}
@@ -103,12 +107,15 @@ class Reader:
                 self._by_email[email] = None if email in self._by_email else place
         self._said = Refusals()
 
-    def read(self, body: Any, *, results: Any = None, failures: Any = None, payload: Any = None) -> Refusals:
+    def read(
+        self, body: Any, *, results: Any = None, failures: Any = None, payload: Any = None, passed: Any = None
+    ) -> Refusals:
         """All that a body says; `results` is the part of it that is read item by item, `failures` the part that
-        lists failures whatever it is called, `payload` what was sent, where the whole of it may have been stored."""
+        lists failures whatever it is called, `payload` what was sent, where the whole of it may have been stored.
+        `passed` is a part that says nothing here."""
         if failures is not None:
             self._blame(failures)
-        self._walk(body, skip=[results, failures], depth=0)
+        self._walk(body, skip=[results, failures, passed], depth=0)
         said = self._said
         if said.counted >= self._count > 0:
             why = said.nameless[0] if said.nameless else f"it counts {said.counted} failed"
@@ -127,7 +134,7 @@ class Reader:
             return self._index(entry) if self._by_position else self._by_id.get(str(entry))
         if not isinstance(entry, dict):
             return None
-        chosen = found(entry, self._result_id)
+        chosen = found(entry, self._result_id, self._finder)
         if self._by_position and chosen is not None:
             return self._index(chosen)
         place = self._place_of(chosen)
@@ -361,8 +368,12 @@ def _quote(name: str, value: Any) -> str:
     return msgspec.json.encode({name: value}).decode()[1:-1]
 
 
-def look(value: Any, path: str) -> Any:
-    """The value under names joined by dots; `MISSING` if it is not there. An empty path is the value itself."""
+def look(value: Any, path: str, finder: Finder | None = None) -> Any:
+    """The value under names joined by dots; `MISSING` if it is not there. An empty path is the value itself. With a
+    `finder` the path may be an expression, which finds null and nothing alike. Raises `TooLong`."""
+    if finder is not None and is_expression(path):
+        there = finder.find(value, path)
+        return MISSING if there is None else there
     for name in path.split(".") if path else ():
         if not isinstance(value, dict) or name not in value:
             return MISSING
@@ -370,6 +381,6 @@ def look(value: Any, path: str) -> Any:
     return value
 
 
-def found(value: Any, path: str) -> Any:
-    there = look(value, path)
+def found(value: Any, path: str, finder: Finder | None = None) -> Any:
+    there = look(value, path, finder)
     return None if there is MISSING else there

@@ -125,8 +125,8 @@ def test_a_token_is_renewed_before_it_ends() -> None:
     assert not is_over(long, 2_799.0)
     assert is_over(long, 2_800.0)
     short = Grant(access_token="t", issued_at=1_000.0, expires_at=1_020.0)
-    assert not is_due(short, 1_015.9)
-    assert is_due(short, 1_016.0), "a fifth of its time before"
+    assert not is_due(short, 1_018.9)
+    assert is_due(short, 1_019.0), "a twentieth of its time before"
     untold = Grant(access_token="t", issued_at=1_000.0)
     assert not is_due(untold, 1e12)
     assert not is_over(untold, 1e12)

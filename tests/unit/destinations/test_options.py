@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from app.cli import destinations as cli
 from app.destinations import kinds, service
 from app.destinations.options import LIMITS, Options, OptionsError, describe, limits_of, read_options
+from app.destinations.presets import presets, resolve_preset
 from app.resources.types import BUILT_IN
 
 DOCS = Path(__file__).parents[3] / "docs" / "adapters.md"
@@ -172,6 +173,59 @@ def test_the_kinds_can_be_listed() -> None:
     assert told["salesforce"]["options"]["external_id_field"]["default"] == "Tranche_Id__c"
     for kind in kinds.KINDS.values():
         assert kind.description in shown
+
+
+def test_a_preset_needs_no_kind_and_no_base_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "choose_backend", lambda *_: backend)
+    backend = Backend()
+    given = ["add", "crm", "--token", "t", "--preset", "braze", "--field", "Plan=plan"]
+    result = CliRunner().invoke(cli.destinations, given)
+    assert result.exit_code == 2
+    assert "Missing option '--base-url': https://rest.CLUSTER.braze.com, with yours" in result.output
+
+    given = ["add", "crm", "--token", "t", "--preset", "pipedrive", "--value", "key_field=abc", "--field", "Plan=plan"]
+    result = CliRunner().invoke(cli.destinations, given)
+    assert result.exit_code == 0, result.output
+    [new] = backend.added
+    assert (new.kind, new.base_url) == ("http", "https://api.pipedrive.com")
+    assert new.options == {"preset": "pipedrive", "fields": {"Plan": "plan"}, "values": {"key_field": "abc"}}
+    kinds.parse(new.kind, new.options)
+
+    for arguments, words in [
+        (["--preset", "nobody"], "'nobody' is not a preset; there are: braze, "),
+        (["--base-url", "https://x"], "Missing option '--kind' (or '--preset')"),
+        (["--kind", "http"], "Missing option '--base-url'"),
+    ]:
+        result = CliRunner().invoke(cli.destinations, ["add", "crm", "--token", "t", *arguments])
+        assert result.exit_code == 2
+        assert words in result.output
+
+
+def test_the_kinds_list_every_preset_with_what_it_needs() -> None:
+    result = CliRunner().invoke(cli.destinations, ["kinds"])
+    assert " Mailchimp, at https://DC.api.mailchimp.com/3.0; values.list_id: the id of " in result.output
+    for name in presets():
+        assert f"  {name} " in result.output
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_can_be_used_as_it_is(name: str) -> None:
+    preset = presets()[name]
+    values = dict.fromkeys(preset.values, "v")
+    kinds.parse("http", {"preset": name, "values": values})
+    assert preset.base_url.startswith("https://")
+    if preset.values:
+        with pytest.raises(OptionsError, match="needs"):
+            kinds.parse("http", {"preset": name})
+    assert f"| `{name}` |" in (DOCS.parent / "destinations-http.md").read_text()
+
+
+def test_what_a_destination_chooses_takes_precedence_over_its_preset() -> None:
+    chosen = {"preset": "brevo", "fields": {"phone": None, "Plan": "PLAN"}, "rate": 3}
+    resolved = resolve_preset(chosen)
+    assert resolved["fields"] == {**presets()["brevo"].options["fields"], "phone": None, "Plan": "PLAN"}
+    assert (resolved["rate"], resolved["auth_header"]) == (3, "api-key")
+    assert resolve_preset(resolved) == resolved
 
 
 @pytest.mark.parametrize(
