@@ -109,7 +109,9 @@ class Results:
         if look(body, self._options.result_ok, self._finder) is not MISSING:
             return self._reply(answer, [self._outcome(record, body)])
         created = _created(look(body, self._options.result_created, self._finder), answer.status)
-        return self._reply(answer, [self._well(record, created, self._remote_id(body))])
+        remote_id = self._remote_id(body)
+        reply = self._reply(answer, [self._well(record, created, remote_id)])
+        return msgspec.structs.replace(reply, vouched=remote_id is not None)
 
     def failed_task(self, records: list[SentRecord], answer: Answer) -> Reply:
         """The work of a call failed as a whole; a part of it may be done."""
