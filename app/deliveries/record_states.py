@@ -55,7 +55,7 @@ class RecordState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     restored: Sequence[FieldBefore]
     """What it is to hold again of this: of a tombstone all, else what an undo withdrew."""
     size: int
-    """Characters of its document; only the size of an item limits them."""
+    """Characters of its document and its before-image; only sizes of an item and of an answer limit them."""
 
     @property
     def archived(self) -> bool:
@@ -100,7 +100,8 @@ def _read(row: dict[str, Any]) -> RecordState:
         known = field_states.know(document, field_states.read_cleared(cleared))
     # What arrived in this very version goes along in a call only where that is made once more, as it was.
     held = prior if row["synced_version"] == row["version"] else row["synced_version"]
-    image = row["before_image"] = before_images.read(row["before_image"])
+    kept = row["before_image"]
+    image = row["before_image"] = before_images.read(kept)
     if row["adopted"]:
         held = prior = 0  # what we had there before was another record
     words = field_states.choose_words(
@@ -119,6 +120,11 @@ def _read(row: dict[str, Any]) -> RecordState:
         else:
             fields[name] = None
     removed = row["deleted"] and withdrawn is None
+    if row["adopted"] and not row["doubtful"] and not row["deleted"]:
+        named = {*fields, *(f"{ATTRIBUTE}{key}" for key in attributes)}
+        if image is None or not named <= {field.name for field in image}:
+            # Nothing was written to it, and what more is to be overwritten by now is not kept: it is looked for anew.
+            row["adopted"], row["remote_id"] = False, None
     restored = [f for f in image or () if row["deleted"] or f.name in words.not_restored]
     known_before = {field.name for field in restored}
     return RecordState(
@@ -128,7 +134,7 @@ def _read(row: dict[str, Any]) -> RecordState:
         attributes=attributes,
         not_restored={name: at for name, at in words.not_restored.items() if name not in known_before},
         restored=restored,
-        size=len(stored),
+        size=len(stored) + len(kept or ""),
     )
 
 

@@ -128,8 +128,8 @@ def _check_match(definition: Definition, resource: Resource) -> None:
             continue
         texts = [one.name for one in resource.fields if one.many is None and one.kind in MATCHABLE]
         if field not in texts:
-            place = pointer("destinations", name, "match_on")
-            raise Invalid(f"{place}: there is no text {field!r} to look for; there are: {', '.join(texts) or 'none'}.")
+            place, known = pointer("destinations", name), ", ".join(texts) or "none"
+            raise Invalid(f"{place}: options.match_on: there is no text {field!r} to look for; there are: {known}.")
 
 
 async def _check_destinations(

@@ -37,6 +37,7 @@ async def test_a_destination_of_every_kind_is_added_with_its_options(api: Api, k
         ("salesforce", {"batch_size": 500}, "options.batch_size: Expected `int` <= 200."),
         ("http", {"read_path": 5}, "options.read_path: Expected `str | null`, got `int`."),
         ("http", {"fields": {"email": "id"}}, "'email' cannot go to 'id'"),
+        ("salesforce", {"match_on": "mail"}, "options.match_on: there is no field 'mail'"),
     ],
 )
 async def test_a_wrong_option_is_a_400_that_names_it(api: Api, kind: str, options: dict[str, Any], words: str) -> None:
@@ -213,3 +214,15 @@ async def test_an_inward_address_is_refused_with_what_to_do(api: Api, settings: 
     assert added.exit_code == 0, added
     (listed,) = (await api.get("/v1/destinations")).json()["destinations"]
     assert listed["base_url"] == inward[0]
+
+
+async def test_the_field_that_records_are_looked_for_by_is_checked_with_every_change(api: Api) -> None:
+    await add(api, types=["companies"])  # the e-mail address is the default, and does not concern them
+    refused = await change(api, options={"match_on": "email"})
+    assert refused.status == 400
+    assert "companies by name, domain, phone" in refused.json()["detail"]
+    assert (await change(api, options={"match_on": "domain"})).status == 200
+    refused = await change(api, types=["contacts"])
+    assert (refused.status, "options.match_on" in refused.json()["detail"]) == (400, True)
+    assert (await change(api, options={"fields": {"domain": None}})).status == 400
+    assert (await change(api, options={"match_on": {}}, types=["contacts"])).status == 200

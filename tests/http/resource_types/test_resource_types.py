@@ -300,7 +300,12 @@ async def test_at_most_a_hundred_types(api: Api, db: Any) -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"path": "goods"}, "path"), ({"speed": 1}, "options.speed"), ({"nulls": "perhaps"}, "nulls")],
+    [
+        ({"path": "goods"}, "path"),
+        ({"speed": 1}, "options.speed"),
+        ({"nulls": "perhaps"}, "nulls"),
+        ({"match_on": "colour"}, "options.match_on: there is no text 'colour' to look for; there are: "),
+    ],
 )
 async def test_options_of_a_destination_are_checked(api: Api, options: dict[str, Any], words: str) -> None:
     refused = await declare(api, "products", PRODUCTS | {"destinations": {"shop/1": options}})

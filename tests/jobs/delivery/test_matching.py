@@ -16,7 +16,7 @@ from app.job_status.items.service import read_items
 from app.records.service import read_record
 from jobs.worker import working
 from tests.jobs.conftest import World
-from tests.jobs.delivery.test_types import COMPANY, Crm, open_crm
+from tests.jobs.delivery.test_types import COMPANY, Crm, declare, open_crm
 from tests.jobs.sagas.test_undo import ask
 from tests.types import COMPANIES, CONTACTS
 
@@ -231,6 +231,27 @@ async def test_a_record_that_was_found_and_never_written_is_left_as_it_is(accoun
     assert await account.world.rows("SELECT FROM record_syncs WHERE before_image IS NOT NULL") == []
 
 
+async def test_a_field_that_is_named_before_the_first_write_succeeds_is_kept_as_well(account: Account) -> None:
+    """The record was found and refused; the next import names more of it, and is the first to arrive."""
+    names = account.names
+    theirs = {names["last"]: "Theirs", names["phone"]: "+1 999", names["company"]: "Theirs"}
+    await account.have("c00001@example.com", **theirs)
+    before = await account.held()
+    async with working(account.world.settings):
+        await account.misbehave(reject={"emails": ["c00001@example.com"], "keys": ["c00001"]})
+        first = await push(account, [person(1)])
+        kept = len(await account.world.rows("SELECT FROM record_syncs WHERE before_image IS NOT NULL"))
+        assert kept == (0 if account.kind == "hubspot" else 1)  # HubSpot is asked once it says that it has the address
+        await account.misbehave()
+        second = await push(account, [person(1, phone="+49 1", company="X")])
+        assert {p[names["phone"]] for p in (await account.held()).values()} == {"+49 1"}
+        await undo(account, second)
+        found = next(iter((await account.held()).values()))
+        assert (found[names["phone"]], found[names["company"]]) == ("+1 999", "Theirs")
+        await undo(account, first)
+    assert await account.held() == before
+
+
 async def test_an_item_that_deletes_an_adopted_record_removes_it(account: Account) -> None:
     await account.have("c00001@example.com", **{account.names["last"]: "Theirs"})
     async with working(account.world.settings):
@@ -275,6 +296,25 @@ async def test_companies_are_found_by_their_domain(world: World, kind: str, of: 
             assert await world.finished(job_id) == "completed"
             assert list(await account.held()) == [there]
             assert (await account.held())[there][name] == "ACME"
+            await undo(account, job_id)
+        assert await account.held() == before
+
+
+async def test_a_declared_type_names_its_own_field(world: World) -> None:
+    async with AsyncExitStack() as stack:
+        account = Account(await open_crm(stack, world, "http", "http"), "http", "products")
+        schema = {"properties": {"sku": {"type": "string"}, "title": {"type": "string"}}}
+        more = {"destinations": {"http-crm": {"match_on": "sku"}}}
+        resource, catalog = await declare(world, "products", singular="product", schema=schema, **more)
+        there = await account.have("SKU-1", by="sku", title="Theirs")
+        before = await account.held()
+        async with working(world.settings):
+            items = [{"id": "p1", "sku": "SKU-1", "title": "Ours"}, {"id": "p2", "sku": "SKU-2", "title": "New"}]
+            job_id = (await world.push(items, resource, catalog)).job_id
+            assert await world.finished(job_id) == "completed"
+            held = await account.held()
+            assert len(held) == 2
+            assert (held[there]["id"], held[there]["title"]) == ("p1", "Ours")
             await undo(account, job_id)
         assert await account.held() == before
 
