@@ -1,5 +1,5 @@
-"""A stand-in for Salesforce's Contact and Account: sObject Collections, and SOQL by one field, alone or in a batch, as
-its REST API guide describes them.
+"""A stand-in for Salesforce's Contact and Account: sObject Collections, and SOQL by one field, alone or within a
+composite call, as its REST API guide describes them.
 
 Any Bearer token but `bad-token` is accepted. LastName and Name are required, and an e-mail address must look like one.
 One column that the object does not have refuses the request: custom fields (`…__c`) exist when they are declared. So
@@ -23,8 +23,8 @@ from app.sandbox.vendor import ANY, Answer, Refusal, RefusedError, Route, Vendor
 
 MAX_RECORDS: Final = 200
 MAX_KEY: Final = 255
-MAX_REQUESTS: Final = 25
-"""Of one batch of requests."""
+MAX_QUERIES: Final = 5
+"""Of one composite call."""
 MAX_URI: Final = 16_384
 MAX_SOQL: Final = 100_000
 MAX_ROWS: Final = 2_000
@@ -35,7 +35,8 @@ DAILY_CALLS: Final = 1_000_000
 
 _QUERY: Final = re.compile(r"SELECT ([\w,]+) FROM (Contact|Account) WHERE (\w+) IN \((.*)\)", re.DOTALL | re.ASCII)
 _LITERAL: Final = re.compile(r"'((?:[^'\\]|\\.)*)'(?:,|$)", re.DOTALL)
-_QUERIED: Final = re.compile(r"v[0-9]+[.]0/query/?[?]q=(.*)")
+_REFERENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+_QUERIED: Final = re.compile(r"/services/data/v[0-9]+[.]0/query/?[?]q=(.*)")
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED: Final = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 
@@ -45,17 +46,18 @@ class Collection(msgspec.Struct, rename="camel"):
     all_or_none: bool = False
 
 
-class SubRequest(msgspec.Struct):
+class SubRequest(msgspec.Struct, rename="camel"):
     method: str
     url: str
+    reference_id: str
 
 
-class Batch(msgspec.Struct, rename="camel"):
-    batch_requests: list[SubRequest]
-    halt_on_error: bool = False
+class Composite(msgspec.Struct, rename="camel"):
+    composite_request: list[SubRequest]
+    all_or_none: bool = False
 
 
-_batches: Final = msgspec.json.Decoder(Batch)
+_composites: Final = msgspec.json.Decoder(Composite)
 _collections: Final = msgspec.json.Decoder(Collection)
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -74,7 +76,7 @@ class Sandbox(Vendor):
             Route("PATCH", f"{base}/composite/sobjects/{{object}}/{{field}}", "write", self.upsert),
             Route("POST", f"{base}/composite/sobjects", "write", self.create),
             Route("PATCH", f"{base}/composite/sobjects", "write", self.update),
-            Route("POST", f"{base}/composite/batch", "read", self.batch),
+            Route("POST", f"{base}/composite", "read", self.composite),
             Route("DELETE", f"{base}/composite/sobjects", "write", self.delete),
             Route("GET", f"{base}/query", "read", self.query),
             Route("GET", f"{base}/query/", "read", self.query),
@@ -195,27 +197,33 @@ class Sandbox(Vendor):
                 return _item("DUPLICATE_VALUE", words)
         return None
 
-    def batch(self, visit: Visit) -> Answer:
+    def composite(self, visit: Visit) -> Answer:
         """Queries as the requests of one call; others are not known here."""
         try:
-            body = _batches.decode(visit.body)
+            body = _composites.decode(visit.body)
         except (ValueError, RecursionError) as error:
             return self._error(400, "JSON_PARSER_ERROR", str(error))
-        if not 1 <= len(body.batch_requests) <= MAX_REQUESTS:
-            return self._error(400, "INVALID_BATCH_REQUEST", f"Specify 1 to {MAX_REQUESTS} batchRequests.")
+        names = [request.reference_id for request in body.composite_request]
+        if len(set(names)) < len(names) or not all(_REFERENCE.fullmatch(name) for name in names):
+            return self._error(400, "JSON_PARSER_ERROR", "Each referenceId must be unique, of letters, digits and _.")
+        if not 1 <= len(names) <= MAX_QUERIES:
+            words = f"Specify 1 to {MAX_QUERIES} queries and collections in a composite request, not {len(names)}."
+            return self._error(400, "LIMIT_EXCEEDED", words)
         results: list[dict[str, Any]] = []
-        for request in body.batch_requests:
+        for request in body.composite_request:
             found = _QUERIED.fullmatch(request.url)
             if request.method != "GET" or found is None:
-                wrong = [{"message": "The requested resource does not exist", "errorCode": "NOT_FOUND"}]
-                results.append({"statusCode": 404, "result": wrong})
-                continue
-            status, result = self._select(visit, unquote(found[1]))
-            results.append({"statusCode": status, "result": result})
-            if status != 200 and body.halt_on_error:
-                break
-        failed = any(one["statusCode"] != 200 for one in results)
-        return self._answer(200, {"hasErrors": failed, "results": results})
+                status, result = 404, [{"message": "The requested resource does not exist", "errorCode": "NOT_FOUND"}]
+            elif len(request.url) > MAX_URI:
+                status, result = (
+                    414,
+                    [{"message": "The length of the URI exceeds the limit.", "errorCode": "URI_TOO_LONG"}],
+                )
+            else:
+                status, result = self._select(visit, unquote(found[1]))
+            more = {"httpHeaders": {}, "httpStatusCode": status, "referenceId": request.reference_id}
+            results.append({"body": result, **more})
+        return self._answer(200, {"compositeResponse": results})
 
     def delete(self, visit: Visit) -> Answer:
         ids = [i for i in visit.query.get("ids", "").split(",") if i]

@@ -15,6 +15,7 @@ from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Health, SentRecord, Timeouts
 from tests.contract.conftest import Sandbox, told, with_token
+from tests.contract.scripted import scripted
 from tests.types import COMPANIES, CONTACTS, sent
 
 OK, FAILED, RETRY = EffectState.OK, EffectState.FAILED, EffectState.RETRY
@@ -270,4 +271,39 @@ async def test_salesforce_is_asked_once_however_long_the_values_are(session: aio
         reply = await desk.push(*(desk.case.record(f"c{n}", value) for n, value in enumerate(long)))
         assert {o.state for o in reply.outcomes} == {OK}
         assert [o.remote_id for o in reply.outcomes[:3]] == ids
-        assert await desk.calls() == ["batch", "sobjects", "Tranche_Id__c"]
+        assert await desk.calls() == ["composite", "sobjects", "Tranche_Id__c"]
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        [],
+        [{"httpStatusCode": 500, "body": [{"errorCode": "UNKNOWN_EXCEPTION", "message": "no"}]}],
+        [{"httpStatusCode": 200, "body": None}],
+    ],
+    ids=str,
+)
+async def test_a_look_that_is_not_complete_makes_nobody(session: aiohttp.ClientSession, results: list[Any]) -> None:
+    async with scripted() as script:
+        script.answers = [(200, {"compositeResponse": results})]
+        arguments = {"session": session, "base_url": script.url, "authorizer": with_token()}
+        crm = ADAPTERS["salesforce"](
+            resource=CONTACTS, options={"match_on": "email"}, timeouts=Timeouts(connect=1.0, total=2.0), **arguments
+        )
+        reply = await crm.push([CASES[2].record("c1")], told())
+        assert [(o.state, o.code) for o in reply.outcomes] == [(RETRY, ErrorCode.DESTINATION_UNAVAILABLE)]
+        assert script.answers == []
+
+
+async def test_a_value_of_more_records_than_a_page_has_fails_alone(session: aiohttp.ClientSession) -> None:
+    """Whose it is, halves show: nobody is made, and no circuit hears of it."""
+    async for desk in desk_of(CASES[2], session):
+        for n in range(2_001):
+            await desk.have(str(n), key_property="Phone", value=str(n), Email="many@example.org")
+        reply = await desk.push(desk.case.record("c1"), desk.case.record("c2", "many@example.org"))
+        assert (reply.health, reply.rejected_whole) == (Health.WELL, True)
+        assert len(await desk.held()) == 2_001
+        [made] = (await desk.push(desk.case.record("c1"))).outcomes
+        [refused] = (await desk.push(desk.case.record("c2", "many@example.org"))).outcomes
+        assert (made.state, refused.state) == (OK, FAILED)
+        assert "2000 records there have the email of this one" in refused.detail

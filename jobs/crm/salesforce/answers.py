@@ -123,6 +123,14 @@ class SalesforceJudge(Judge):
             )
         return super().verdict(answer, records)
 
+    def too_many(self, records: Sequence[SentRecord], answer: Answer | NoAnswer) -> Reply:
+        """A look for these records found more than one page has; nothing was written."""
+        refusal = (EffectState.RETRY, ErrorCode.DESTINATION_REJECTED, "more records match than Salesforce lists")
+        outcomes = [Outcome(c.record_id, *refusal) for c in records]
+        return Reply(
+            outcomes=outcomes, rejected_whole=True, health=Health.WELL, seconds=answer.seconds, status=answer.status
+        )
+
     def written(self, record: SentRecord, result: Any) -> Outcome:
         created = result.get("created") if isinstance(result, dict) else None
         return self._outcome(record, result, created=created if isinstance(created, bool) else None)
@@ -222,22 +230,23 @@ def usage_of(answer: Answer) -> tuple[int, int] | None:
     return None if found is None or not int(found[2]) else (int(found[1]), int(found[2]))
 
 
-def rows_of(answer: Answer | NoAnswer) -> tuple[list[dict[str, Any]], Answer | NoAnswer | None]:
-    """The rows of all queries of a batch; or the answer, or that to the first of them, which is no good."""
+def rows_of(answer: Answer | NoAnswer, count: int) -> tuple[list[dict[str, Any]], bool, Answer | NoAnswer | None]:
+    """The rows of all `count` queries of a composite call, and whether they are all; or the answer, or that to one of
+    them, if it is no good."""
     body = answer.json() if answer.status == 200 else None
-    results = body.get("results") if isinstance(body, dict) else None
-    if not isinstance(answer, Answer) or not isinstance(results, list):
-        return [], answer
+    results = body.get("compositeResponse") if isinstance(body, dict) else None
+    if not isinstance(answer, Answer) or not isinstance(results, list) or len(results) != count:
+        return [], False, answer
     rows: list[dict[str, Any]] = []
+    complete = True
     for one in objects(results):
-        result, status = one.get("result"), one.get("statusCode")
-        whole = isinstance(result, dict) and isinstance(result.get("records"), list) and result.get("done") is True
-        if status != 200 or not isinstance(result, dict) or not whole:
-            # Rows that are not all here would let one be adopted that is not the only one.
-            status = status if isinstance(status, int) and status != 200 else 500
-            return [], msgspec.structs.replace(answer, status=status, body=msgspec.json.encode(result))
+        result, status = one.get("body"), one.get("httpStatusCode")
+        if status != 200 or not isinstance(result, dict) or not isinstance(result.get("records"), list):
+            status = status if isinstance(status, int) else 500
+            return [], False, msgspec.structs.replace(answer, status=status, body=msgspec.json.encode(result))
         rows += objects(result["records"])
-    return rows, None
+        complete = complete and result.get("done") is True
+    return rows, complete, None
 
 
 def codes(errors: Any) -> frozenset[str]:
