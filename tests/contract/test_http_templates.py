@@ -235,3 +235,37 @@ async def test_the_old_shape_is_untouched(make: Make, script: Script) -> None:
     assert list(script.bodies[0]) == ["contacts"]
     assert script.asked[0].path_qs == "/api/contacts"
     assert contact("k1").fields["email"] == "k1@example.org"
+
+
+async def test_a_test_of_the_destination_reports_what_it_saw(make: Make, script: Script) -> None:
+    script.status, script.body = 404, {}
+    [read] = await make(**REST).check(told())
+    assert (read.name, read.ok) == ("read", True)
+    assert script.asked[0].path_qs == "/api/contacts/by/tranche-check-nobody"
+
+    script.status = 401
+    [read] = await make(**REST).check(told())
+    assert (read.ok, read.status) == (False, 401)
+    assert "This is the call to read" in read.detail
+
+    script.status, script.body = 200, {"data": []}
+    listed = {"read": {"path": "/all", "query": {"key": "{id}"}, "records": "rows", "id": "k"}}
+    [read] = await make(**{**REST, **listed}).check(told())
+    assert (read.ok, read.detail) == (
+        False,
+        "The answer of read has no list of records under 'rows' (option read.records).",
+    )
+
+    [reach, template] = await make(item={"mail": "{fields.emial}"}, body="{records}").check(told())
+    assert (reach.name, reach.ok, template.ok) == ("reach", None, None)
+    assert template.detail.endswith("so they are never sent: emial.")
+
+
+async def test_a_record_whose_id_is_not_answered_is_not_created_twice(make: Make, script: Script) -> None:
+    script.status, script.body = 201, {"id": 7}  # the option says that it is under data
+    [outcome] = (await make(**REST).push([sent("k1", 1, email="a@x.org")], told())).outcomes
+    assert (outcome.state, outcome.code) == (UNKNOWN, ErrorCode.OUTCOME_UNKNOWN)
+    assert "no id of it under 'data.id' (option result_remote_id)" in outcome.detail
+    # An update says nothing new about its id.
+    [outcome] = (await make(**REST).push([sent("k1", 2, email="a@x.org", remote_id="7")], told())).outcomes
+    assert outcome.state == OK

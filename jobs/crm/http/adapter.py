@@ -118,7 +118,14 @@ class Http:
 
     async def check(self, headers: Headers) -> list[Step]:
         """See `jobs.crm.http.check`."""
-        return [await self._check.run(headers)]
+        steps = [await self._check.run(headers)]
+        if self._requests.strange_fields:
+            names = ", ".join(self._requests.strange_fields)
+            words = (
+                f"The template names fields that this type of record does not have, so they are never sent: {names}."
+            )
+            steps.append(Step(name="template", ok=None, detail=words))
+        return steps
 
     async def archive(self, records: list[SentRecord], headers: Headers) -> Reply:
         """By `delete`, by `archive_path`, or as records that are marked as deleted; see `jobs.crm.port.Crm.archive`."""
@@ -192,7 +199,18 @@ class Http:
                 return results.failed_task(records, ended.answer)
             answer = answer if ended is None else ended.answer
             reply = results.reply(records, answer, request.payload)
+            if reply is not None and purpose == "write" and self._requests.updates_by_remote_id:
+                reply = replace(reply, outcomes=[self._with_id(outcome) for outcome in reply.outcomes])
         return reply or self._judge.reply(records, answer)
+
+    def _with_id(self, outcome: Outcome) -> Outcome:
+        """A record that is updated by its id there, and whose id nobody knows, would be created once more."""
+        if outcome.state is not EffectState.OK or outcome.remote_id:
+            return outcome
+        where = self._options.result_remote_id
+        words = f"its answer has no id of it under {where!r} (option result_remote_id)"
+        detail = self._judge.words(f"the destination took this record, but {words}")
+        return replace(outcome, state=EffectState.UNKNOWN, code=ErrorCode.OUTCOME_UNKNOWN, detail=detail)
 
     def _gone(self, purpose: Purpose, records: list[SentRecord], answer: Answer) -> Reply | None:
         """404 or 410 to a call about one record that was there; of any other, that the address is wrong."""

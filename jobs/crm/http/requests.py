@@ -73,6 +73,13 @@ class Requests:
                 self._shapes[purpose] = self._shape(purpose, called, body)
         texts = [text for s in self._shapes.values() for text in (s.path, *s.query.values(), s.item, s.body) if text]
         roots = {placeholder.root for text in texts for placeholder in text.placeholders()}
+        named = {p.member for text in texts for p in text.placeholders() if p.root == "fields" and p.member}
+        self.strange_fields = sorted(named.difference(resource.names))
+        """Fields that templates name and this type does not have."""
+        update = self._shapes.get("update")
+        self.updates_by_remote_id = update is not None and any(
+            p.root == "remote_id" for p in update.path.placeholders()
+        )
         self.uses_remote_id = not roots.isdisjoint(("remote_id", "remote_ids"))
         self.marks_deleted = options.deleted_field is not None if options.item is None else "deleted" in roots
         """A write can say that a record is to be removed."""

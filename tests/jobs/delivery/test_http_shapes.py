@@ -131,3 +131,25 @@ async def test_a_refused_record_harms_no_neighbour(world: World, there: Sandbox,
         answer = await world.push(people(10))
         assert await world.finished(answer.job_id) == "completed_with_failures"
     assert {e["key"] for e in await there.effects()} == {f"c{i:05}" for i in range(10)} - {"c00003"}
+
+
+async def test_a_record_that_somebody_removed_there_is_reported_and_then_created_anew(
+    world: World, there: Sandbox
+) -> None:
+    await add(world, there, REST)
+    async with working(world.settings):
+        answer = await world.push(people(1, phone="1"))
+        assert await world.finished(answer.job_id) == "completed"
+        [made] = await there.effects()
+        await there.remove(made["id"])
+
+        answer = await world.push(people(1, phone="2"))
+        assert await world.finished(answer.job_id) == "completed_with_failures"
+        (dead,) = await world.rows("SELECT error_detail FROM dead_letters WHERE tenant_id = $1", world.tenant_id)
+        assert "does not have this record any more" in dead["error_detail"]
+
+        answer = await world.push(people(1, phone="3"))
+        assert await world.finished(answer.job_id) == "completed"
+    last = (await there.effects())[-1]
+    assert (last["created"], last["properties"]["phone"]) == (True, "3")
+    assert last["id"] != made["id"]

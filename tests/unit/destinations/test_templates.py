@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -147,3 +150,11 @@ def test_no_expression_costs_more_time_than_its_answer_is_worth() -> None:
     with pytest.raises(TooLong):
         Finder().find(body, "[*][*][?@ > `1`][]")
     assert time.process_time() - started < 5 * MOST_STEPS / 200_000
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "destinations-http.md"
+
+
+@pytest.mark.parametrize("block", re.findall(r"```json\n(.*?)```", PAGE.read_text(), re.DOTALL))
+def test_every_example_of_the_page_can_be_used(block: str) -> None:
+    kinds.parse("http", json.loads(block))
