@@ -38,6 +38,7 @@ from jobs.delivery.clients import ClientFactory
 from jobs.delivery.destination_tester import DestinationTester
 from jobs.delivery.dispatcher import Dispatcher
 from jobs.delivery.limits.rate_limiter import RateLimiter
+from jobs.delivery.sync_runner import SyncRunner
 from jobs.imports.processing import ImportWorkers
 from jobs.maintenance import Scheduler
 from jobs.outbound.ssrf import DestinationSessions
@@ -135,7 +136,8 @@ async def working(settings: Settings, status: WorkerStatus | None = None) -> Asy
         importer = ImportWorkers(database, settings, dispatcher.serve, limiter)
         runner = Runner(database, WORKFLOWS, settings, dispatcher.serve, redis=redis)
         tester = DestinationTester(database, clients, settings)
-        pools: tuple[PollingWorkerPool, ...] = (importer, runner, tester)
+        syncer = SyncRunner(database, settings, dispatcher.serve)
+        pools: tuple[PollingWorkerPool, ...] = (importer, runner, tester, syncer)
         scheduler = Scheduler(database, dispatcher, settings)
         sender = WebhookSender(database, vault, settings)
         status.database, status.redis, status.scheduler = database, redis, scheduler

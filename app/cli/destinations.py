@@ -1,4 +1,4 @@
-"""`tranche destinations add | connect | change | kinds | list | test | pause | resume | open | close | remove`.
+"""`tranche destinations add | connect | change | kinds | list | sync | test | pause | resume | open | close | remove`.
 
 With an API key it speaks to the API like everybody else. An operator at the database may name a tenant instead.
 """
@@ -29,6 +29,8 @@ from app.destinations.options import describe
 from app.destinations.presets import presets
 from app.destinations.testing.service import DestinationTestRequest
 from app.errors import Invalid, NotFound
+from app.syncs.rules import Mode
+from app.syncs.service import SyncRequest
 
 _where_options: Final = options(
     click.option("--tenant", help="Go to the database instead, for this tenant."),
@@ -393,6 +395,25 @@ def _describe_trouble(destination: dict[str, Any]) -> str:
         if circuit.get("detail") and circuit["detail"] not in trouble:
             trouble += f": {circuit['detail']}"
     return trouble.strip()
+
+
+@_command("sync")
+@_name_argument
+@click.option(
+    "--mode",
+    type=click.Choice(("missing", "all")),
+    default="missing",
+    show_default=True,
+    help="What it lacks or has older, or everything again (after a change of its fields).",
+)
+@click.option("--type", "type_", metavar="TYPE", help="Records of this type alone.")
+async def sync(backend: DestinationBackend, name: str, mode: Mode, type_: str | None) -> None:
+    """Send a destination the records that are there already, such as to one that was added late.
+
+    It prints the job, which `tranche jobs wait` follows. Records that are imported meanwhile do not wait behind it.
+    """
+    made = await backend.sync(name, SyncRequest(mode=mode, type=type_))
+    show(made, [f"job {made['job_id']} sends {name} " + ("everything" if mode == "all" else "what it lacks")])
 
 
 @_command("open")

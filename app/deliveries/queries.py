@@ -74,6 +74,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Workers in a row that did not come back from it."""
     resent: bool
     """An operator requested that it be sent again."""
+    forced: bool
+    """What the destination has in this version already is sent all the same."""
     blocked_before: bool
     """The destination was blocked and the time is over: a success clears it."""
     removed: bool

@@ -85,13 +85,13 @@ claimed AS (
     RETURNING
         d.tenant_id, d.destination_id, d.type_id, d.delivery_id, d.lease_token, d.job_id, d.request_id, d.record_ids,
         d.versions, d.indexes, d.states, d.errors, d.attempt, d.lost, d.dead_letters, d.created_at, d.absent_since,
-        d.unknown_since
+        d.unknown_since, d.forced
 )
 SELECT
     d.tenant_id, d.destination_id, d.type_id, d.delivery_id, d.lease_token AS token, d.job_id, d.request_id,
     (SELECT j.trace_context FROM jobs j WHERE j.tenant_id = :tenant_id AND j.job_id = d.job_id), d.record_ids, d.versions,
     d.indexes, d.states, d.errors, d.attempt, d.lost, :removed::boolean AS removed, :blocked_before::boolean AS blocked_before,
-    d.dead_letters IS NOT NULL AS resent,
+    d.dead_letters IS NOT NULL OR d.forced AS resent, d.forced,
     extract(epoch FROM now() - d.created_at)::float8 AS age,
     extract(epoch FROM now() - d.absent_since)::float8 AS absent_for,
     extract(epoch FROM d.absent_since)::float8 AS absent_since,

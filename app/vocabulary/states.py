@@ -138,6 +138,7 @@ class JobKind(StrEnum):
     UNDO = "undo"
     REPLAY = "replay"
     ERASE = "erase"
+    SYNC = "sync"
 
 
 class Consistency(StrEnum):

@@ -138,12 +138,16 @@ class DeliveryAttempt:
                 items.states[position] = EffectState.SKIPPED
             elif found.deleted and in_doubt and reads_back:
                 continue  # it may have arrived unnoticed, and must be looked up
-            elif found.synced_version >= self._claim.versions[position]:
+            elif found.synced_version >= self._claim.versions[position] and not self._sends(position):
                 items.mark_synced(position)
             elif found.released and found.adopted and not found.doubtful:
                 items.mark_absent(position)  # it was found there, and nothing has been written to it
             elif found.left and not (found.doubtful and reads_back):
                 items.keep_record(position)
+
+    def _sends(self, position: int) -> bool:
+        """What the destination has already is sent again: a sync of everything. Not what is in doubt, which is read."""
+        return self._claim.forced and self._items.states[position] is not EffectState.UNKNOWN
 
     async def _resend(self) -> None:
         """The same call again where the CRM promises not to apply it twice, else an operator."""

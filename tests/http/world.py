@@ -80,6 +80,7 @@ BODIES: Final[dict[str, Callable[[Things], Any]]] = {
     },
     "changeDestination": lambda of: {"types": [of["type"]]},
     "setCircuit": lambda of: {"state": "open"},
+    "syncDestination": lambda of: {"mode": "missing"},
     "testDestination": lambda of: {"canary": False},
     "addWebhookEndpoint": lambda of: {"url": "https://hooks.example.com/new"},
     "changeWebhookEndpoint": lambda of: {"state": "disabled"},

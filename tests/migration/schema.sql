@@ -63,7 +63,8 @@ CREATE TABLE public.jobs (
     history_trimmed boolean DEFAULT false NOT NULL,
     dead_letters_trimmed boolean DEFAULT false NOT NULL,
     bare boolean DEFAULT false NOT NULL,
-    trace_context text
+    trace_context text,
+    sync jsonb
 );
 
 CREATE FUNCTION public.emit_job_finished(job public.jobs) RETURNS bigint
@@ -209,6 +210,7 @@ CREATE TABLE public.deliveries (
     lost integer DEFAULT 0 NOT NULL,
     not_restored jsonb,
     type_id smallint NOT NULL,
+    forced boolean DEFAULT false NOT NULL,
     CONSTRAINT deliveries_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'sending'::text, 'done'::text])))
 );
 

@@ -28,7 +28,10 @@ from app.kit.notifier import Notifier
 from app.kit.postgres.database import Connection
 from app.kit.redis import make_pool
 from app.kit.worker_registry import Workers, WorkerWatch
+from app.resource_types.catalog import Catalog
 from app.settings import Settings
+from app.syncs import service as syncing_service
+from app.syncs.service import SyncRequest
 from app.vocabulary.addresses import parse_networks
 
 _TEST_SECONDS: Final = 130.0
@@ -61,6 +64,10 @@ class ApiBackend:
     async def set_state(self, name: str, state: str) -> None:
         method, path = {"paused": ("POST", "/pause"), "active": ("POST", "/resume"), "removed": ("DELETE", "")}[state]
         await self._ask(method, f"/{name}{path}")
+
+    async def sync(self, name: str, asked: SyncRequest) -> dict[str, Any]:
+        made: dict[str, Any] = await self._ask("POST", f"/{name}/sync", asked, repeatable=False)
+        return made
 
     async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None:
         if shared:
@@ -128,6 +135,17 @@ class DatabaseBackend:
             changed = await service.set_destination_state(connection, tenant_id, name, state)
         if state != "paused":
             await self._notify(tenant_id, changed, state)
+
+    async def sync(self, name: str, asked: SyncRequest) -> dict[str, Any]:
+        async with self._connect() as (connection, tenant_id):
+            job_id = await syncing_service.ask(
+                connection, tenant_id, name, asked, catalog=Catalog(), request_id=str(uuid7()), actor=OPERATOR
+            )
+        notifier = Notifier(self._settings)
+        notifier.notify_imports(tenant_id, job_id)
+        await asyncio.sleep(0.2)
+        await notifier.close()
+        return {"job_id": str(job_id), "status_url": f"/v1/jobs/{job_id}", "kind": "sync", "state": "running"}
 
     async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None:
         async with self._connect() as (connection, tenant_id):

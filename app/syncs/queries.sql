@@ -1,0 +1,112 @@
+-- Syncs: jobs that send to one destination what it lacks, or everything. A worker that takes the next records of one holds
+-- its job's row until the transaction ends that books them.
+
+-- name: find_destination_to_sync
+SELECT d.destination_id, d.kind, d.state FROM destinations d
+WHERE d.tenant_id = $1 AND d.name = $2 AND d.state <> 'removed';
+
+-- name: takes_records
+-- Whether records of the type go to the destination.
+SELECT EXISTS (
+    SELECT FROM destinations d
+    WHERE d.tenant_id = :tenant_id AND d.destination_id = :destination_id AND {{takes_type}}
+);
+
+-- name: running_sync
+-- The sync of a destination that is not at its end, if there is one.
+SELECT j.job_id
+FROM effects e
+JOIN jobs j ON j.tenant_id = e.tenant_id AND j.job_id = e.job_id
+WHERE e.tenant_id = $1 AND e.destination_id = $2 AND j.tenant_id = $1 AND j.kind = 'sync' AND j.finished_at IS NULL
+ORDER BY j.job_id DESC
+LIMIT 1;
+
+-- name: insert_sync
+WITH effect AS (
+    INSERT INTO effects (tenant_id, job_id, destination_id) VALUES (:tenant_id, :job_id, :destination_id)
+)
+INSERT INTO jobs (
+    tenant_id, job_id, kind, type, state, root_job_id, request_id, trace_context, key_id, total, succeeded, failed, retry,
+    options, started_at, sync
+)
+VALUES (
+    :tenant_id, :job_id, 'sync', :type, 'running', :job_id, :request_id, :trace_context, :key_id, 0, 0, 0, 0,
+    :options::text::jsonb, now(), :cursor::text::jsonb
+);
+
+-- name: working_syncs
+-- Those of which records are still to be taken, whichever worker asks.
+SELECT w.tenant_id, w.job_id
+FROM (SELECT DISTINCT j.tenant_id FROM jobs j WHERE j.state IN ('receiving', 'queued', 'running')) b
+JOIN tenants t ON t.tenant_id = b.tenant_id
+CROSS JOIN LATERAL (
+    SELECT j.tenant_id, j.job_id FROM jobs j
+    WHERE j.tenant_id = b.tenant_id AND j.state IN ('receiving', 'queued', 'running') AND j.sync IS NOT NULL
+    ORDER BY j.job_id LIMIT 50
+) w
+WHERE t.disabled_at IS NULL;
+
+-- name: claim_sync
+-- No row: somebody else has it, or it was canceled.
+SELECT j.sync, j.request_id, j.total FROM jobs j
+WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state = 'running' AND j.sync IS NOT NULL
+FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: open_deliveries
+-- How many deliveries of the job are not done, up to $3.
+SELECT count(*)::int FROM (
+    SELECT FROM deliveries d WHERE d.tenant_id = $1 AND d.job_id = $2 AND d.state <> 'done' LIMIT $3
+) o;
+
+-- name: records_to_sync
+-- The next records that the destination has in no version or an older one, or, for `all`, every one. A deletion is sent
+-- where the destination may have had the record. LATERAL: a plan made while record_syncs was empty would else read all of
+-- a destination's rows.
+SELECT r.record_id, r.version
+FROM records r
+LEFT JOIN LATERAL (
+    SELECT x.synced_version FROM record_syncs x
+    WHERE x.tenant_id = :tenant_id AND x.destination_id = :destination_id AND x.type_id = :type_id
+        AND x.record_id = r.record_id
+    LIMIT 1
+) s ON true
+WHERE r.tenant_id = :tenant_id AND r.type_id = :type_id AND r.record_id > :after
+    AND (NOT r.deleted OR s.synced_version IS NOT NULL)
+    AND (:everything::boolean OR s.synced_version IS NULL OR s.synced_version < r.version)
+ORDER BY r.record_id
+LIMIT :limit;
+
+-- name: book_sync
+-- The records that were taken are items of the job, and deliveries: columns that are cut at first positions (lows) and
+-- last ones (highs). The job's row is held.
+WITH chunk AS (
+    INSERT INTO job_chunks (tenant_id, job_id, first_index, item_count, outcomes)
+    VALUES (:tenant_id, :job_id, :first_index, cardinality(:record_ids::text[]), :outcomes)
+),
+effect AS (
+    UPDATE effects e SET pending = e.pending + cardinality(:record_ids::text[])
+    WHERE e.tenant_id = :tenant_id AND e.job_id = :job_id AND e.destination_id = :destination_id
+),
+job AS (
+    UPDATE jobs j
+    SET
+        total = j.total + cardinality(:record_ids::text[]), succeeded = j.succeeded + cardinality(:record_ids::text[]),
+        results = jsonb_build_object('unchanged', j.total + cardinality(:record_ids::text[])),
+        sync = :cursor::text::jsonb, revision = j.revision + 1
+    WHERE j.tenant_id = :tenant_id AND j.job_id = :job_id
+)
+INSERT INTO deliveries (
+    tenant_id, destination_id, type_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes, states,
+    forced
+)
+SELECT
+    :tenant_id, :destination_id, :type_id, :job_id, :request_id, :first_index + c.low - 1, :first_index + c.high - 1,
+    (:record_ids::text[])[c.low:c.high], (:versions::bigint[])[c.low:c.high],
+    ARRAY(SELECT generate_series(:first_index + c.low - 1, :first_index + c.high - 1)), repeat('p', c.high - c.low + 1),
+    :everything
+FROM unnest(:lows::int[], :highs::int[]) AS c(low, high)
+ORDER BY c.low;
+
+-- name: move_sync
+UPDATE jobs j SET sync = $3::text::jsonb, items = CASE WHEN $3::text IS NULL THEN j.total ELSE j.items END
+WHERE j.tenant_id = $1 AND j.job_id = $2;

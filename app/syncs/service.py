@@ -1,0 +1,89 @@
+"""Syncs as people ask for them: a job, which workers fill with the records that a destination lacks."""
+
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+from app.audit.queries import write_audit
+from app.destinations.kinds import reach_of
+from app.errors import Conflict, Invalid, NotFound
+from app.kit.postgres.database import Connection
+from app.resource_types.catalog import Catalog
+from app.syncs import queries as rows
+from app.syncs.rules import Cursor, Mode
+from app.tracing import context
+from app.tracing.context import TraceContext
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class SyncRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to send to a destination."""
+
+    mode: Mode = "missing"
+    """`missing`: what it has in no version or an older one; `all`: everything again, as after a change of `fields`."""
+    type: str | None = None
+    """Records of this type alone; null: of every type that goes there."""
+
+
+async def ask(
+    connection: Connection,
+    tenant_id: int,
+    name: str,
+    asked: SyncRequest,
+    *,
+    catalog: Catalog,
+    request_id: str,
+    trace: TraceContext | None = None,
+    actor: str,
+    new_id: Callable[[], uuid.UUID] = uuid7,
+) -> uuid.UUID:
+    """Create the job that sends them; workers fill it.
+
+    Raises:
+        NotFound: there is no such destination.
+        Invalid: no record of the type goes there.
+        Conflict: another sync of the destination is running.
+    """
+    async with connection.transaction():
+        found = await rows.find_destination(connection, tenant_id, name)
+        if found is None:
+            raise NotFound(f"There is no destination {name!r}.")
+        destination_id = found[0]
+        running = await rows.running(connection, tenant_id, destination_id)
+        if running is not None:
+            raise Conflict(
+                f"A sync of this destination is running: job {running}. Wait until it is finished, or cancel it."
+            )
+        known = await catalog.all(connection, tenant_id)
+        wanted = [known[asked.type]] if asked.type in known else [] if asked.type else list(known.values())
+        type_ids = []
+        for resource in wanted:
+            reach = reach_of(resource)
+            if await rows.takes_records(
+                connection, tenant_id, destination_id, type=reach.type, named=reach.named, kinds=reach.kinds
+            ):
+                type_ids.append(resource.type_id)
+        if not type_ids:
+            what = f"records of the type {asked.type!r}" if asked.type else "records"
+            raise Invalid(f"No {what} go to {name!r}: see its `types` (tranche destinations list --json).")
+        job_id = new_id()
+        cursor = Cursor(destination_id=destination_id, mode=asked.mode, type_ids=sorted(type_ids))
+        await rows.insert(
+            connection,
+            tenant_id,
+            job_id,
+            destination_id,
+            type=asked.type if asked.type else None,
+            request_id=request_id,
+            trace_context=context.keep(trace),
+            key_id=actor,
+            options=_encode({"mode": asked.mode, "destination": name}).decode(),
+            cursor=_encode(cursor).decode(),
+        )
+        detail = {"mode": asked.mode, "type": asked.type, "job_id": str(job_id)}
+        await write_audit(connection, tenant_id, actor, "destination.sync", f"destination:{name}", detail)
+    return job_id
