@@ -7,6 +7,7 @@ and the goals that it is measured by.
 |---|---|
 | night | a night of 15 minutes in 30 seconds: one of two CRMs is down while contacts come in |
 | lost | a CRM that does its work and drops one answer in five; then reads are dropped as well |
+| late | a second CRM is added to records that are there, and a sync sends them |
 | throughput | contacts a second with two workers, 50 ms a call, 100 contacts a call (`--profile`: processor time) |
 """
 
@@ -20,10 +21,10 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench.delivery import lost, night, throughput
+from tests.bench.delivery import late, lost, night, throughput
 from tests.bench.delivery.site import opened
 
-PARTS = ("night", "lost", "throughput")
+PARTS = ("night", "lost", "late", "throughput")
 
 
 async def main(arguments: argparse.Namespace) -> None:
@@ -36,6 +37,8 @@ async def main(arguments: argparse.Namespace) -> None:
                     await night.measure(site, arguments.contacts, arguments.seconds)
                 elif part == "lost":
                     await lost.measure(site, arguments.contacts)
+                elif part == "late":
+                    await late.measure(site, arguments.contacts, arguments.concurrency)
                 else:
                     await throughput.measure(site, arguments.contacts, arguments.concurrency, profile=arguments.profile)
                 site.tranche.quiet = True
