@@ -1,4 +1,4 @@
-"""Which base URL a destination may have: one on the public internet with TLS, or one that the operator names.
+"""Which base URL a destination may have: one on the public internet, with TLS, or one that the operator names.
 
 A name is looked up only when a call is made, and the address that it resolves to is held to the same rules then
 (`jobs.outbound.ssrf`): what is refused here is what would never be called.
@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+import msgspec
+
 from app.vocabulary.addresses import Address, Network, is_named, parse_address, refusal
 
 MAX_URL: Final = 2_000
 SETTING: Final = "TRANCHE_DESTINATION_PRIVATE"
-_URL: Final = re.compile(r"https?://[^\s/?#@\\\x00-\x1f]+(/[^\s?#\\\x00-\x1f]*)?")
+_HOST: Final = r"[^\s/?#@\\\x00-\x1f]+"
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 _METADATA: Final = ("169.254.169.254",)
 _NAMES: Final = {
@@ -29,15 +31,39 @@ _NAMES: Final = {
 """Names whose address is known without asking anybody."""
 
 
-def base_url_fault(url: str, private: Iterable[Network]) -> str | None:
-    """Why a destination cannot be there, as sentences; `None`: it can. `private`: networks that the operator names."""
+class UrlForm(msgspec.Struct, frozen=True):
+    """How the base URLs of a kind of destination are written."""
+
+    schemes: tuple[str, ...]
+    path: str
+    """A pattern of what follows host and port."""
+    example: str
+    words: str = ""
+    """What else to say of a URL that is not one, as a sentence."""
+
+    def matches(self, url: str) -> bool:
+        return re.fullmatch(rf"({'|'.join(self.schemes)})://{_HOST}{self.path}", url) is not None
+
+
+HTTP: Final = UrlForm(("https", "http"), r"(/[^\s?#\\\x00-\x1f]*)?", "https://api.example.com")
+POSTGRESQL: Final = UrlForm(
+    ("postgresql",),
+    r"/[^\s/?#\\\x00-\x1f]+/?",
+    "postgresql://db.example.com:5432/sales",
+    "User and password are credentials, and sslmode is an option.",
+)
+
+
+def base_url_fault(url: str, private: Iterable[Network], form: UrlForm = HTTP) -> str | None:
+    """Why a destination of a kind cannot be there, as sentences; `None`: it can. `private`: networks that the operator
+    names."""
     if len(url) > MAX_URL:
         return f"The base URL is longer than {MAX_URL} characters."
-    host = _host_of(url) if _URL.fullmatch(url) else None
+    host = _host_of(url) if form.matches(url) else None
     if host is None:
         # Not repeated where it may hold a password: a URL is shown to whoever may read, and appears in logs.
         shown = "A URL with a user or password" if "@" in url else repr(url)
-        return f"{shown} is not a base URL, such as https://api.example.com."
+        return f"{shown} is not a base URL, such as {form.example}." + (f" {form.words}" if form.words else "")
     named = tuple(private)
     addresses = _addresses_of(host)
     reasons = [refusal(address, named) for address in addresses]

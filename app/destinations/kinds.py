@@ -1,20 +1,21 @@
 """The kinds of destination there are, and what each lets one choose.
 
-Adding a kind is one registration here (`KINDS`) and one file `jobs/crm/<kind>.py`; see `docs/adapters.md`.
+Adding a kind is one registration here (`KINDS`) and one file `jobs/crm/<kind>/adapter.py`; see `docs/adapters.md`.
 Options are checked when a destination is added. A worker reads what is stored and passes over options that its
 release does not know.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta
 
+from app.destinations.base_urls import HTTP, POSTGRESQL, UrlForm
 from app.destinations.http_options import HttpOptions
-from app.destinations.options import MatchingOptions, MatchOn, Name, Names, Options, OptionsError, convert
+from app.destinations.options import MatchingOptions, MatchOn, Name, Names, Options, OptionsError, convert, of_type
 from app.destinations.presets import resolve_preset
 from app.resources.declaration import Resource
 from app.resources.types.contacts import CONTACTS
@@ -80,6 +81,44 @@ class SalesforceOptions(MatchingOptions, frozen=True, kw_only=True):
         return [self.external_id_field]
 
 
+class PostgresOptions(Options, frozen=True, kw_only=True):
+    KIND = "postgres"
+
+    table: Annotated[str, Meta(pattern=r'^[^".\x00]+(\.[^".\x00]+)?\Z', max_length=255)] = "{type}"
+    """table, or schema and table joined by a dot, as the catalog has them; `{type}` is replaced with the name of the
+    type; a table without `{type}` is for contacts alone, unless the destination lists another type as its only one"""
+    key_column: Name = "id"
+    """column with our key, which is unique"""
+    columns: Names = msgspec.field(default_factory=dict)
+    """our field or attribute → its column, or null: it is not sent; the same as `fields`, which takes precedence"""
+    attributes_column: Name | None = None
+    """jsonb column with the attributes that have no column by `columns`; null: each has the column of its name"""
+    version_column: Name | None = None
+    """integer column with our version, by which an older version never replaces a newer one; null: there is none"""
+    deleted_column: Name | None = None
+    """boolean or timestamp column that marks removed records; null: their rows are deleted"""
+    sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] | None = None
+    """TLS as in libpq; null: verify-full, and prefer in the networks of TRANCHE_DESTINATION_PRIVATE, the only ones for
+    disable and prefer"""
+    ssl_root_certificate: Annotated[str, Meta(max_length=100_000)] | None = None
+    """certificates (PEM) that the server's is verified against, with verify-ca and verify-full; null: those of the
+    system"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.taken())) < len(self.taken()):
+            raise ValueError("key_column, attributes_column, version_column and deleted_column must differ")
+        if self.ssl_root_certificate is not None and "-----BEGIN CERTIFICATE-----" not in self.ssl_root_certificate:
+            raise ValueError("ssl_root_certificate is the text of a PEM file, with -----BEGIN CERTIFICATE-----")
+
+    def fields_of(self, type: str) -> dict[str, str | None]:
+        return of_type(self.columns, type) | super().fields_of(type)
+
+    def taken(self) -> list[str]:
+        own = (self.key_column, self.attributes_column, self.version_column, self.deleted_column)
+        return [name for name in own if name is not None]
+
+
 OAUTH: Final = ("oauth2_client_credentials", "oauth2_refresh_token")
 LOOKED_FOR_BY_READ: Final = "records are looked for by read_path, which is not given; give it as well."
 
@@ -90,7 +129,9 @@ class Kind(msgspec.Struct, frozen=True):
     """Most records a call, unless options say less."""
     description: str
     takes_any: bool = False
-    """Any type of record has a place there."""
+    """Any type of record has a place there, and it may be any server: what it does says nothing to other tenants."""
+    url: UrlForm = HTTP
+    """How its base URLs are written."""
     credentials: tuple[str, ...] = ("token", *OAUTH)
     """Types of credentials that it takes."""
     authorize_url: str | None = None
@@ -121,6 +162,14 @@ KINDS: Final[dict[str, Kind]] = {
         takes_any=True,
         credentials=("token", "basic", "headers", *OAUTH),
     ),
+    "postgres": Kind(
+        PostgresOptions,
+        500,
+        "a table of your own in PostgreSQL, by upsert on a unique column",
+        takes_any=True,
+        url=POSTGRESQL,
+        credentials=("basic",),
+    ),
 }
 """The one registration of a kind; `jobs/crm/<kind>.py` has its adapter."""
 
@@ -144,8 +193,8 @@ def reach_of(resource: Resource) -> Reach:
 
 
 def paths_of_one_type(options: Mapping[str, Any]) -> dict[str, str]:
-    """The paths among options that do not contain the name of a type."""
-    found = {name: options.get(name) for name in ("path", "read_path", "archive_path")}
+    """The paths and tables among options that do not contain the name of a type."""
+    found = {name: options.get(name) for name in ("path", "read_path", "archive_path", "table")}
     for name in ("update", "delete", "read"):
         called = options.get(name)
         found[name] = called.get("path") if isinstance(called, Mapping) else None
@@ -153,8 +202,8 @@ def paths_of_one_type(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def options_for(resource: Resource, destination: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the destination, with what the type says of it. Where it says something, paths of the destination that
-    are for one type are not for this one."""
+    """Those of the destination, with what the type says of it. Where it says something, paths and tables of the
+    destination that are for one type are not for this one."""
     own = resource.destinations.get(destination)
     options = resolve_preset(options)
     if own is None:

@@ -60,9 +60,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def fields_of(self, type: str) -> dict[str, str | None]:
         """What `fields` says of records of one type."""
-        start = f"{type}."
-        own = {name.removeprefix(start): theirs for name, theirs in self.fields.items() if name.startswith(start)}
-        return {name: theirs for name, theirs in self.fields.items() if not name.startswith(start)} | own
+        return of_type(self.fields, type)
 
     def taken(self) -> list[str]:
         """Names there that have another use."""
@@ -120,6 +118,13 @@ def _any_of(names: Sequence[str]) -> str:
 
 
 Chosen = TypeVar("Chosen", bound=Options)
+
+
+def of_type(names: Mapping[str, str | None], type: str) -> dict[str, str | None]:
+    """Names there, for records of one type: those of all types, and those that `TYPE.NAME` gives this one alone."""
+    start = f"{type}."
+    own = {name.removeprefix(start): theirs for name, theirs in names.items() if name.startswith(start)}
+    return {name: theirs for name, theirs in names.items() if not name.startswith(start)} | own
 
 
 def read_options(options: Mapping[str, Any], cls: type[Chosen]) -> Chosen:

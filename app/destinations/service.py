@@ -33,7 +33,10 @@ from app.vocabulary.freshness import Freshness
 KINDS: Final = tuple(kinds.KINDS)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _WORDS: Final = {"active": "resume", "paused": "pause", "removed": "remove"}
-_BASE_URL: Final = msgspec.Meta(examples=["https://api.hubapi.com"], extra_json_schema={"pattern": "^https?://"})
+_SCHEMES: Final = sorted({scheme for kind in kinds.KINDS.values() for scheme in kind.url.schemes})
+_BASE_URL: Final = msgspec.Meta(
+    examples=["https://api.hubapi.com"], extra_json_schema={"pattern": f"^({'|'.join(_SCHEMES)})://"}
+)
 Kind = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(KINDS)})]
 _RESERVED: Final = frozenset({"db"})
 
@@ -127,7 +130,7 @@ async def add_destination(
     options = _check_options(new.kind, new.options)
     types = _check_types(new.kind, new.types, new.options)
     _check_match(new.kind, new.options, types)
-    if (fault := base_url_fault(new.base_url, private)) is not None:
+    if (fault := base_url_fault(new.base_url, private, kinds.KINDS[new.kind].url)) is not None:
         raise Invalid(fault)
     base_url = new.base_url.rstrip("/")
     credentials = _check_credentials(new.kind, new.token, new.credentials, private)
@@ -247,7 +250,7 @@ def _check_types(kind: str, types: list[str] | None, options: Mapping[str, Any])
     of_one_type = kinds.paths_of_one_type(resolve_preset(options)) if kinds.KINDS[kind].takes_any else {}
     if types is None:
         # Those that accept imports look at these paths among the options themselves (part `takes_type`).
-        seen = {name for name in ("path", "read_path", "archive_path") if options.get(name) is not None}
+        seen = {name for name in ("path", "read_path", "archive_path", "table") if options.get(name) is not None}
         return [CONTACTS.name] if of_one_type.keys() - seen else None
     shared = of_one_type if len(set(types)) > 1 else {}
     for option, path in shared.items():

@@ -2,17 +2,18 @@
 
 -- part: takes_type
 -- Whether records of the type go to the destination d: where that lists types, if it is among them; where the type names
--- destinations, if this is one; else if its kind has a place for the type (app.destinations.kinds.Reach). A path that does
--- not contain the name of the type is for contacts alone.
+-- destinations, if this is one; else if its kind has a place for the type (app.destinations.kinds.Reach). A path or
+-- a table that does not contain the name of the type is for contacts alone.
 CASE
             WHEN d.types IS NOT NULL THEN :type = ANY (d.types)
             WHEN :named::text[] IS NOT NULL THEN d.name = ANY (:named) AND d.kind = ANY (:kinds::text[])
             ELSE d.kind = ANY (:kinds)
                 AND (
-                    d.kind <> 'http' OR :type = 'contacts' OR (
+                    :type = 'contacts' OR (
                         coalesce(d.options ->> 'path', '{type}') LIKE '%{type}%'
                         AND coalesce(d.options ->> 'read_path', '{type}') LIKE '%{type}%'
                         AND coalesce(d.options ->> 'archive_path', '{type}') LIKE '%{type}%'
+                        AND coalesce(d.options ->> 'table', '{type}') LIKE '%{type}%'
                     )
                 )
         END

@@ -238,7 +238,7 @@ async def send(
             )
     except (aiohttp.ClientError, OSError, UnicodeError) as error:  # TimeoutError is an OSError
         seconds = time.monotonic() - started
-        detail = DISCONNECTED if body.refused else _describe(error, seconds)
+        detail = DISCONNECTED if body.refused else describe_failure(error, seconds)
         refused = isinstance(_inner(error), AddressRefused)
         drop_tracebacks(error)
         sent = (body.started or method in ("GET", "HEAD")) and not refused
@@ -257,11 +257,15 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, str, bool]:
                 return b"", f"the answer is larger than {MAX_ANSWER_BYTES} bytes", False
     except (aiohttp.ClientError, OSError, ValueError) as error:
         drop_tracebacks(error)
-        return bytes(content), f"the answer broke off ({_describe(error, None)})", isinstance(error, TimeoutError)
+        return (
+            bytes(content),
+            f"the answer broke off ({describe_failure(error, None)})",
+            isinstance(error, TimeoutError),
+        )
     return bytes(content), "", False
 
 
-def _describe(error: BaseException, seconds: float | None) -> str:
+def describe_failure(error: BaseException, seconds: float | None) -> str:
     """What went wrong, for whoever gave the URL: without address and port, which show how names resolve here."""
     if isinstance(error, TimeoutError):
         return "timed out" if seconds is None else f"timed out after {seconds:.1f} s"

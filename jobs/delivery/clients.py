@@ -11,7 +11,7 @@ import structlog
 from app.deliveries import queries
 from app.deliveries.queries import Route
 from app.destinations.credentials import RefreshTokenCredentials, Renewed
-from app.destinations.kinds import options_for
+from app.destinations.kinds import KINDS, options_for
 from app.destinations.options import LIMITS
 from app.destinations.presets import resolve_preset
 from app.errors import SettingsError, TrancheError
@@ -117,9 +117,11 @@ class ClientFactory(msgspec.Struct, frozen=True, eq=False):
         if destination.kind not in ADAPTERS:
             raise SettingsError(f"destination {destination.name!r} is of the unknown kind {destination.kind!r}")
         crm_for(CONTACTS)  # whatever is wrong with its set-up is wrong for every type
-        # Any service may be behind `http`, with a path of each tenant's choice: its calls say nothing to other tenants.
+        # Any server of a tenant's choice may be behind such a kind: its calls say nothing to other tenants.
         crm_circuit = (
-            None if destination.kind == "http" else Circuit(f"crm:{destination.kind}:{destination.base_url}", tenant_id)
+            None
+            if KINDS[destination.kind].takes_any
+            else Circuit(f"crm:{destination.kind}:{destination.base_url}", tenant_id)
         )
         own_circuit = f"connection:{tenant_id}:{destination_id}"
 

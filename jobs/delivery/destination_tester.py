@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from app.deliveries import queries
 from app.deliveries.queries import Route
@@ -20,6 +21,8 @@ from app.destinations.testing.rules import Step, Verdict, judge
 from app.destinations.testing.service import CANARY
 from app.errors import SettingsError
 from app.kit.postgres.database import Database
+from app.resource_types.catalog import Catalog
+from app.resources.declaration import Resource
 from app.resources.types.companies import COMPANIES
 from app.resources.types.contacts import CONTACTS
 from app.settings import Settings
@@ -46,9 +49,10 @@ _SEEN: Final = {
     Seen.ABSENT: "It is not there.",
 }
 _SAMPLES: Final = {
-    CONTACTS: {"email": "{key}@example.com", "first_name": "Tranche", "last_name": "Canary"},
-    COMPANIES: {"name": "Tranche Canary"},
+    CONTACTS.name: {"email": "{key}@example.com", "first_name": "Tranche", "last_name": "Canary"},
+    COMPANIES.name: {"name": "Tranche Canary"},
 }
+"""By type of record."""
 _UNSHOWN: Final = "The answer says nothing against it, and does not name the record: only a look there shows more."
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -61,6 +65,7 @@ class DestinationTester(PollingWorkerPool):
         idle = settings.sweep_interval
         super().__init__("destination_test", _WORKERS, database, interval=_INTERVAL, idle=idle)
         self._clients = clients
+        self._catalog = Catalog()
 
     async def find(self) -> Iterable[Job]:
         async with self._database.connection() as connection:
@@ -112,18 +117,32 @@ class DestinationTester(PollingWorkerPool):
             return
         steps += await self._blocked_steps(route)
         headers = Headers(claimed.request_id, key, context.read(claimed.trace_context) or context.begin())
-        taken = [resource for resource in _SAMPLES if route.types is None or resource.name in route.types]
-        resource = taken[0] if taken else CONTACTS
-        crm = client.crm_for(resource)
-        steps += await crm.check(headers)
+        resources = await self._find_types(route)
+        for tested in resources:
+            found = await client.crm_for(tested).check(headers)
+            of = f"{tested.name}: " if len(resources) > 1 else ""
+            steps += [replace(each, name=f"{of}{each.name}") for each in found]
+        resource = next((tested for tested in resources if tested.name in _SAMPLES), None)
         if claimed.canary and judge(steps) is Verdict.FAILS:
             steps.append(Step(name="canary", ok=None, detail="Not tried after the failure before."))
-        elif claimed.canary and not taken:
+        elif claimed.canary and resource is None:
             words = "Not tried: it would be a contact or a company, and the destination takes neither."
             steps.append(Step(name="canary", ok=None, detail=words))
-        elif claimed.canary:
-            fields = {name: text.format(key=key) for name, text in _SAMPLES[resource].items()}
-            await _send_canary(crm, SentRecord(record_id=key, version=1, fields=fields), headers, steps)
+        elif claimed.canary and resource is not None:
+            fields = {name: text.format(key=key) for name, text in _SAMPLES[resource.name].items()}
+            await _send_canary(
+                client.crm_for(resource), SentRecord(record_id=key, version=1, fields=fields), headers, steps
+            )
+
+    async def _find_types(self, route: Route) -> list[Resource]:
+        """The types that it lists, or contacts and those that name it."""
+        async with self._database.connection() as connection:
+            known = await self._catalog.all(connection, route.tenant_id)
+        if route.types is not None:
+            found = [known[name] for name in route.types if name in known]
+        else:
+            found = [each for each in known.values() if each.name == CONTACTS.name or route.name in each.destinations]
+        return found or [CONTACTS]
 
     async def _blocked_steps(self, route: Route) -> list[Step]:
         """What holds deliveries back, though not a test."""

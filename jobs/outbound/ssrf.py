@@ -9,7 +9,8 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Sequence
-from typing import Final, Self
+from typing import Final, NamedTuple, Protocol, Self
+from weakref import WeakSet
 
 import aiohttp
 
@@ -26,6 +27,11 @@ _PLAIN: Final = (
     "its base URL begins with http://, which is only for the networks of TRANCHE_DESTINATION_PRIVATE; add "
     "it again with https://, or let the operator name its network"
 )
+
+
+class Terminable(Protocol):
+    def terminate(self) -> None:
+        """Close all connections at once."""
 
 
 class AddressRefused(OSError):
@@ -47,14 +53,21 @@ class PublicOnlySocketFactory:
         """What aiohttp calls for each address that it is about to connect to (`socket_factory`).
         Raises `AddressRefused`: it must not be called."""
         family, kind, protocol, _, place = info
-        address = ipaddress.ip_address(str(place[0]))
+        self.check(str(place[0]))
+        return socket.socket(family=family, type=kind, proto=protocol)
+
+    def check(self, host: str) -> bool:
+        """Whether an operator named the network of an address that is about to be called.
+        Raises `AddressRefused`: it must not be called."""
+        address = ipaddress.ip_address(host.partition("%")[0])
         why = refusal(address, self._allowed)
-        if why is None and self._only and not is_named(address, self._allowed):
+        named = is_named(address, self._allowed)
+        if why is None and self._only and not named:
             why = "is not in a named network"
         if why is not None:
             # Not named: whoever gave the URL reads this, and our names for private addresses are not for them.
             raise AddressRefused(errno.EACCES, self._words or f"the host's address {why}, and is not called")
-        return socket.socket(family=family, type=kind, proto=protocol)
+        return named
 
 
 def open_session(allowed: Sequence[Network], *, connections: int) -> aiohttp.ClientSession:
@@ -72,11 +85,53 @@ def open_session(allowed: Sequence[Network], *, connections: int) -> aiohttp.Cli
     )
 
 
+class Place(NamedTuple):
+    """An address that may be called."""
+
+    address: str
+    named: bool
+    """An operator named its network."""
+
+
+class GuardedConnector(aiohttp.TCPConnector):
+    """Connects to addresses that may be reached, and finds them for those who connect by themselves."""
+
+    def __init__(self, sockets: PublicOnlySocketFactory) -> None:
+        self._sockets = sockets
+        self._names = make_resolver(_LOOKUPS)
+        self._opened: WeakSet[Terminable] = WeakSet()
+        super().__init__(limit=0, ttl_dns_cache=30, socket_factory=sockets, resolver=self._names)
+
+    async def find(self, host: str, port: int) -> list[Place]:
+        """Where a host is, each address checked: whoever connects to one of these cannot be led elsewhere.
+        Raises `AddressRefused`: none of them may be called; `OSError`: it cannot be resolved."""
+        found: list[Place] = []
+        refused: AddressRefused | None = None
+        for answer in await self._names.resolve(host, port, socket.AF_UNSPEC):
+            try:
+                found.append(Place(answer["host"], self._sockets.check(answer["host"])))
+            except AddressRefused as error:
+                refused = error
+        if not found and refused is not None:
+            raise refused
+        return found
+
+    def end_with_me(self, opened: Terminable) -> None:
+        """What is terminated when this connector is closed, at the latest."""
+        self._opened.add(opened)
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        for each in self._opened:
+            each.terminate()
+        await super().close(abort_ssl=abort_ssl)
+
+
 class DestinationSessions:
     """The ways out to destinations: with TLS to the public internet and to networks that the operator names, without it
     to these alone.
 
-    They have neither cookies nor proxies: what a CRM hands one tenant must not go out with another's call.
+    They have neither cookies nor proxies: what a CRM hands one tenant must not go out with another's call. Who speaks
+    another protocol than HTTP connects by itself, to what `GuardedConnector.find` finds.
     """
 
     def __init__(self, allowed: Sequence[Network]) -> None:
@@ -85,7 +140,7 @@ class DestinationSessions:
 
     def to(self, base_url: str) -> aiohttp.ClientSession:
         """The session for calls there. Whoever follows no redirects cannot leave it."""
-        return self._secure if base_url.startswith("https://") else self._plain
+        return self._plain if base_url.startswith("http://") else self._secure
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,9 +152,5 @@ class DestinationSessions:
 
 def _open(sockets: PublicOnlySocketFactory) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            limit=0, ttl_dns_cache=30, socket_factory=sockets, resolver=make_resolver(_LOOKUPS)
-        ),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=False,
+        connector=GuardedConnector(sockets), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
     )

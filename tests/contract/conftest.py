@@ -9,11 +9,16 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.destinations.credentials import TokenCredentials
+from app.destinations.credentials import BasicCredentials, TokenCredentials
+from app.embedded import Engines
 from app.sandbox import ANY, KINDS, open_sandbox
 from jobs.crm import ADAPTERS
 from jobs.crm.authorization import FixedAuthorizer
 from jobs.crm.port import Crm, Headers, SentRecord, Timeouts
+from jobs.outbound.ssrf import DestinationSessions
+from tests.conftest import LOOPBACK
+from tests.contract.postgres import OPTIONS as POSTGRES_OPTIONS
+from tests.contract.postgres import PostgresCase, open_postgres
 from tests.types import CONTACTS, sent
 
 TOKEN = "secret-token-1f9c"
@@ -37,6 +42,7 @@ class Sandbox:
 
     def __init__(self, kind: str, url: str, session: aiohttp.ClientSession) -> None:
         self.kind = kind
+        self.locks_calls = KINDS[kind]().locks_calls
         self.url = url
         self.session = session
 
@@ -70,7 +76,11 @@ class Sandbox:
             return answer
 
 
-@pytest.fixture(params=sorted(ADAPTERS.keys() & KINDS.keys()))
+WITH_STAND_IN = sorted(ADAPTERS.keys() & KINDS.keys())
+"""Kinds whose other side is a stand-in of ours; PostgreSQL is itself."""
+
+
+@pytest.fixture(params=[*WITH_STAND_IN, "postgres"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -82,14 +92,34 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-async def sandbox(kind: str, session: aiohttp.ClientSession) -> AsyncIterator[Sandbox]:
+async def guarded() -> AsyncIterator[aiohttp.ClientSession]:
+    """The session of a worker."""
+    async with DestinationSessions(LOOPBACK) as sessions:
+        yield sessions.to("postgresql://")
+
+
+@pytest.fixture
+def postgres_engines(request: pytest.FixtureRequest, kind: str) -> Engines | None:
+    return request.getfixturevalue("engines") if kind == "postgres" else None
+
+
+@pytest.fixture
+async def sandbox(
+    kind: str, session: aiohttp.ClientSession, postgres_engines: Engines | None
+) -> AsyncIterator[Sandbox | PostgresCase]:
+    if postgres_engines is not None:
+        async with open_postgres(postgres_engines, TOKEN) as case:
+            yield case
+        return
     async with open_sandbox(kind, fields=[ANY]) as url:
         yield Sandbox(kind, url, session)
 
 
 @pytest.fixture
-def connect(sandbox: Sandbox, session: aiohttp.ClientSession) -> Connect:
+def connect(sandbox: Sandbox, session: aiohttp.ClientSession, guarded: aiohttp.ClientSession) -> Connect:
     """An adapter for the sandbox; any argument of the factory can be given instead."""
+    if isinstance(sandbox, PostgresCase):
+        return connect_postgres(sandbox, guarded)
 
     def connect(**changes: Any) -> Crm:
         arguments: dict[str, Any] = {
@@ -101,6 +131,23 @@ def connect(sandbox: Sandbox, session: aiohttp.ClientSession) -> Connect:
             "timeouts": Timeouts(connect=1.0, total=2.0),
         }
         return ADAPTERS[sandbox.kind](**{**arguments, **changes})
+
+    return connect
+
+
+def connect_postgres(case: PostgresCase, session: aiohttp.ClientSession) -> Connect:
+    def connect(**changes: Any) -> Crm:
+        arguments: dict[str, Any] = {
+            "session": session,
+            "resource": CONTACTS,
+            "base_url": case.url,
+            "authorizer": FixedAuthorizer(
+                BasicCredentials(username=case.user, password=changes.pop("token", case.password))
+            ),
+            "options": {**POSTGRES_OPTIONS, **changes.pop("options", {})},
+            "timeouts": Timeouts(connect=1.0, total=2.0),
+        }
+        return ADAPTERS["postgres"](**{**arguments, **changes})
 
     return connect
 

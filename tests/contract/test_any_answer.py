@@ -11,7 +11,7 @@ import pytest
 
 from app.vocabulary.states import EffectState
 from jobs.crm.port import Health, Timeouts
-from tests.contract.conftest import Connect, contacts, told
+from tests.contract.conftest import WITH_STAND_IN, Connect, contacts, told
 from tests.contract.scripted import Script, scripted
 from tests.types import sent
 
@@ -37,6 +37,11 @@ HEADERS: tuple[dict[str, str], ...] = (
     {"Sforce-Limit-Info": "api-usage=" + "9" * 50 + "/1"},
 )
 DEEP = b'{"results":[{"id":"c0","ok":false,"error":' + b"[" * 900 + b"]" * 900 + b"}]}"
+
+
+@pytest.fixture(params=WITH_STAND_IN)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from app.sandbox import ANY, KINDS, open_sandbox
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Health, Seen, SentRecord, Timeouts
-from tests.contract.conftest import TOKEN, Connect, Sandbox, contact, contacts, told, with_token
+from tests.contract.conftest import TOKEN, WITH_STAND_IN, Connect, Sandbox, contact, contacts, told, with_token
 from tests.types import CONTACTS, sent
 
 OK, RETRY, UNKNOWN = EffectState.OK, EffectState.RETRY, EffectState.UNKNOWN
@@ -98,6 +98,8 @@ async def test_a_deletion_that_goes_wrong_has_an_honest_verdict(
     await sandbox.faults(**fault)
     reply = await crm.archive(gone, told())
 
+    if sandbox.kind == "postgres":
+        state = RETRY  # what was not committed certainly was not done
     assert {o.state for o in reply.outcomes} == {state}
     assert [o.record_id for o in reply.outcomes] == ["c0", "c1"]
     assert reply.health == health
@@ -123,7 +125,7 @@ async def test_an_archived_contact_can_be_sent_anew_as_another_record(crm: Crm, 
     assert reply.outcomes[0].state == OK
     first, gone, second = await sandbox.effects()
     assert (first["id"], gone["deleted"], second["created"]) == (gone["id"], True, True)
-    assert second["id"] != first["id"]
+    assert (second["id"] == first["id"]) is (sandbox.kind == "postgres"), "only there our key is its own"
 
 
 async def test_nothing_to_archive_makes_no_call(crm: Crm, sandbox: Sandbox) -> None:
@@ -131,6 +133,7 @@ async def test_nothing_to_archive_makes_no_call(crm: Crm, sandbox: Sandbox) -> N
     assert await sandbox.calls() == []
 
 
+@pytest.mark.parametrize("kind", WITH_STAND_IN)
 async def test_a_deletion_outlives_a_restart_of_the_stand_in(
     tmp_path: Any, session: aiohttp.ClientSession, kind: str
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from app.destinations.testing.rules import Step
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Headers, Timeouts
-from tests.contract.conftest import TOKEN, Connect, Sandbox, told, with_token
+from tests.contract.conftest import TOKEN, WITH_STAND_IN, Connect, Sandbox, told, with_token
 from tests.contract.scripted import Script, scripted
 from tests.types import CONTACTS
 
@@ -55,7 +55,9 @@ async def test_a_stand_in_of_each_kind_passes_and_is_not_written_to(connect: Con
     steps = await connect().check(told("req-1"))
 
     assert steps
-    assert all(step.ok and step.detail and step.status is not None for step in steps), steps
+    assert all(step.ok and step.detail and (step.status is not None or sandbox.kind == "postgres") for step in steps), (
+        steps
+    )
     assert {call["on"] for call in await sandbox.calls()} == {"read"}
     assert {call["request_id"] for call in await sandbox.calls()} == {"req-1"}
     assert await sandbox.effects() == []
@@ -63,6 +65,9 @@ async def test_a_stand_in_of_each_kind_passes_and_is_not_written_to(connect: Con
 
 async def test_a_refused_token_is_the_first_thing_seen(connect: Connect, sandbox: Sandbox) -> None:
     steps = await connect(token="bad-token").check(told())
+    if sandbox.kind == "postgres":
+        assert [(step.ok, "28P01" in step.detail) for step in steps] == [(False, True)]
+        return
     assert [(step.ok, step.status) for step in steps] == [(False, 401)]
     assert len(await sandbox.calls()) == 1
 
@@ -75,6 +80,7 @@ async def test_no_answer_is_said(connect: Connect, sandbox: Sandbox, fault: str)
     assert "no answer" in step.detail.lower()
 
 
+@pytest.mark.parametrize("kind", WITH_STAND_IN)
 async def test_the_token_is_in_no_step(connect: Connect, script: Script) -> None:
     script.status, script.body = 403, {"message": f"{TOKEN} may not", "error": TOKEN}
     for step in await connect(base_url=script.url).check(told()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -71,8 +72,8 @@ async def test_a_second_push_of_the_same_contact_changes_nothing(crm: Crm, sandb
     await crm.push([contact("c1")], told("r2"))
 
     effects = await sandbox.effects()
-    assert [(e["created"], e["changed"]) for e in effects] == [(True, True), (False, False)]
-    assert effects[0]["id"] == effects[1]["id"]
+    assert [e["created"] for e in effects if e["changed"]] == [True]
+    assert len({e["id"] for e in effects}) == 1
 
 
 async def test_a_cleared_field_is_cleared_over_there(crm: Crm, sandbox: Sandbox) -> None:
@@ -150,7 +151,8 @@ async def test_nothing_to_do_makes_no_call(crm: Crm, sandbox: Sandbox) -> None:
     assert await sandbox.calls() == []
 
 
-async def test_a_connection_that_cannot_be_used_is_refused_when_made(connect: Connect) -> None:
-    for wrong in ({"token": ""}, {"token": "two words"}, {"token": "a\r\nX-Evil: 1"}, {"base_url": "ftp://x"}):
+async def test_a_connection_that_cannot_be_used_is_refused_when_made(connect: Connect, kind: str) -> None:
+    tokens: list[dict[str, Any]] = [{"token": ""}, {"token": "two words"}, {"token": "a\r\nX-Evil: 1"}]
+    for wrong in [*(tokens if kind != "postgres" else ()), {"base_url": "ftp://x"}]:
         with pytest.raises(ValueError, match="must"):
             connect(**wrong)

@@ -17,10 +17,15 @@ from app.sandbox import KINDS
 from app.vocabulary.states import EffectState
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Seen, Timeouts
-from tests.contract.conftest import Connect, Sandbox, contact, contacts, told, with_token
+from tests.contract.conftest import WITH_STAND_IN, Connect, Sandbox, contact, contacts, told, with_token
 from tests.types import CONTACTS
 
 OK, UNKNOWN, RETRY = EffectState.OK, EffectState.UNKNOWN, EffectState.RETRY
+
+
+@pytest.fixture(params=WITH_STAND_IN)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 async def states(crm: Crm, times: int) -> list[EffectState]:

@@ -9,11 +9,16 @@ import aiohttp
 import pytest
 
 from app.sandbox import open_sandbox
-from tests.contract.conftest import Sandbox
+from tests.contract.conftest import WITH_STAND_IN, Sandbox
 
 OTHER = {"hubspot": "companies", "salesforce": "Account", "http": "products"}
 CONTACT = {"hubspot": "contacts", "salesforce": "Contact", "http": "contacts"}
 TOKEN = {"Authorization": "Bearer t"}
+
+
+@pytest.fixture(params=WITH_STAND_IN)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 async def post(sandbox: Sandbox, path: str, body: object, **headers: str) -> tuple[int, Any]:

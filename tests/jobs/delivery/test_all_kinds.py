@@ -6,7 +6,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from app.destinations import kinds, service
+from app.destinations import service
 from app.kit.encryption import Vault
 from app.sandbox import ANY, KINDS, open_sandbox
 from jobs.worker import working
@@ -14,7 +14,7 @@ from tests.conftest import LOOPBACK
 from tests.jobs.conftest import Sandbox, World, people
 
 
-@pytest.mark.parametrize("kind", kinds.KINDS)
+@pytest.mark.parametrize("kind", sorted(KINDS))
 async def test_a_batch_arrives_once_although_an_answer_is_lost_and_a_limit_met(world: World, kind: str) -> None:
     async with open_sandbox(kind, fields=[ANY]) as url, aiohttp.ClientSession() as session:
         sandbox = Sandbox(url, session)

@@ -136,8 +136,8 @@ async def test_a_canary_is_of_a_type_that_the_destination_takes(world: World, ki
 async def test_there_is_no_canary_of_a_type_of_a_tenant(world: World) -> None:
     async with stand_in("http") as (url, options):
         await world.rows(
-            """INSERT INTO resource_types (tenant_id, type_id, name, definition) VALUES (1, 100, 'products', '{}')
-            RETURNING 1"""
+            """INSERT INTO resource_types (tenant_id, type_id, name, definition)
+            VALUES (1, 100, 'products', '{"schema":{"properties":{}}}') RETURNING 1"""
         )
         await add(world, "http", url, types=["products"], **options)
         found = await run(world)

@@ -1,0 +1,1 @@
+"""A table of the tenant's own in PostgreSQL."""
