@@ -234,7 +234,7 @@ RECORDED = {
     ),
     "intercom": Recorded(
         path="/contacts",
-        headers={"Authorization": f"Bearer {TOKEN}", "Intercom-Version": "2.14"},
+        headers={"Authorization": f"Bearer {TOKEN}", "Intercom-Version": "2.17"},
         ada={
             "role": "user",
             "external_id": "k1",
@@ -554,7 +554,7 @@ READ_BACK: dict[str, tuple[str, str, Any]] = {
     ),
     "intercom": (
         "GET",
-        "/contacts/find_by_external_id/k1",
+        "/contacts/find_by_external_id/k1?escape_identity=false",
         {
             "type": "contact",
             "id": "01GDD",

@@ -226,3 +226,29 @@ async def test_the_field_that_records_are_looked_for_by_is_checked_with_every_ch
     assert (refused.status, "options.match_on" in refused.json()["detail"]) == (400, True)
     assert (await change(api, options={"fields": {"domain": None}})).status == 400
     assert (await change(api, options={"match_on": {}}, types=["contacts"])).status == 200
+
+
+async def test_a_preset_is_for_contacts_alone_and_shown_by_its_name(api: Api) -> None:
+    await add(api, kind="http", options={"preset": "braze", "fields": {"company": None}})
+    found = (await api.get("/v1/destinations/crm")).json()
+    assert found["options"] == {"preset": "braze", "fields": {"company": None}}
+    assert found["types"] == ["contacts"]
+
+    body = NEW | {"name": "all", "kind": "http", "options": {"preset": "braze"}, "types": ["contacts", "companies"]}
+    refused = await api.request("POST", "/v1/destinations", data=msgspec.json.encode(body))
+    assert refused.status == 400
+    assert "cannot share the path '/users/track'" in refused.json()["detail"]
+
+    refused = await change(api, options={"preset": "mailchimp"})
+    assert refused.status == 400
+    assert "the preset mailchimp needs list_id: the id of the audience" in refused.json()["detail"]
+    changed = await change(api, options={"preset": "mailchimp", "values": {"list_id": "a1"}})
+    assert (changed.status, changed.json()["options"]["values"]) == (200, {"list_id": "a1"})
+
+
+async def test_a_path_of_an_update_for_one_type_makes_the_destination_one_for_contacts(api: Api) -> None:
+    one = {"body": "{record}", "item": {"id": "{id}"}}
+    await add(api, kind="http", options={**one, "update": {"path": "/{type}/{remote_id}"}})
+    assert (await api.get("/v1/destinations/crm")).json()["types"] is None
+    changed = await change(api, options={"update": {"path": "/people/{remote_id}"}})
+    assert (changed.status, changed.json()["types"]) == (200, ["contacts"])
