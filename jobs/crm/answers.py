@@ -160,6 +160,15 @@ class Judge:
         outcomes = [Outcome(c.record_id, EffectState.RETRY, code, verdict.detail) for c in records]
         return Reply(outcomes=outcomes, **_met(verdict, answer))
 
+    def too_many(self, records: list[SentRecord], answer: Answer | NoAnswer) -> Reply:
+        """A look for these records found more than one answer lists. Nothing was written; halves of the batch show
+        whose value so many have."""
+        refusal = (EffectState.RETRY, ErrorCode.DESTINATION_REJECTED, f"more records match than {self.vendor} lists")
+        outcomes = [Outcome(c.record_id, *refusal) for c in records]
+        return Reply(
+            outcomes=outcomes, rejected_whole=True, health=Health.WELL, seconds=answer.seconds, status=answer.status
+        )
+
     def _reading(self, answer: Answer | NoAnswer) -> Verdict:
         verdict = self.verdict(answer)
         if not verdict.refused:

@@ -295,15 +295,19 @@ async def test_a_look_that_is_not_complete_makes_nobody(session: aiohttp.ClientS
         assert script.answers == []
 
 
-async def test_a_value_of_more_records_than_a_page_has_fails_alone(session: aiohttp.ClientSession) -> None:
+@pytest.mark.parametrize(("case", "most"), [(CASES[1], 200), (CASES[2], 2_000)], ids=["hubspot", "salesforce"])
+async def test_a_value_of_more_records_than_a_page_has_fails_alone(
+    session: aiohttp.ClientSession, case: Case, most: int
+) -> None:
     """Whose it is, halves show: nobody is made, and no circuit hears of it."""
-    async for desk in desk_of(CASES[2], session):
-        for n in range(2_001):
-            await desk.have(str(n), key_property="Phone", value=str(n), Email="many@example.org")
-        reply = await desk.push(desk.case.record("c1"), desk.case.record("c2", "many@example.org"))
+    async for desk in desk_of(case, session):
+        many = case.value("many")
+        for n in range(most + 1):
+            await desk.have(str(n), key_property=case.other, value=str(n), **{case.theirs: many})
+        reply = await desk.push(case.record("c1"), case.record("c2", many))
         assert (reply.health, reply.rejected_whole) == (Health.WELL, True)
-        assert len(await desk.held()) == 2_001
-        [made] = (await desk.push(desk.case.record("c1"))).outcomes
-        [refused] = (await desk.push(desk.case.record("c2", "many@example.org"))).outcomes
+        assert len(await desk.held()) == most + 1
+        [made] = (await desk.push(case.record("c1"))).outcomes
+        [refused] = (await desk.push(case.record("c2", many))).outcomes
         assert (made.state, refused.state) == (OK, FAILED)
-        assert "2000 records there have the email of this one" in refused.detail
+        assert f"{most} records there have the {case.ours} of this one" in refused.detail

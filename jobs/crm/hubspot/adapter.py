@@ -27,7 +27,7 @@ from jobs.crm.exchange import Answer, Connection, NoAnswer
 from jobs.crm.hubspot import adoption, check
 from jobs.crm.hubspot.answers import HubSpotJudge
 from jobs.crm.hubspot.fields import Fields, read_request
-from jobs.crm.hubspot.outcomes import Outcomes, conflicts_of, context, items, next_page, not_found, properties
+from jobs.crm.hubspot.outcomes import Outcomes, conflicts_of, context, has_more, items, not_found, properties
 from jobs.crm.matching import NOT_KEPT, Found, absent, adopted, group, later, match, normal, refusal
 from jobs.crm.port import (
     Access,
@@ -122,26 +122,22 @@ class HubSpot:
         wanted = sorted({normal(value) for _, value in pairs})
         filters = [{"propertyName": name, "operator": "IN", "values": wanted}]  # of texts in lower case
         names = sorted({name, self._fields.key, *self._fields.names(c for c, _ in pairs)})
-        payload: dict[str, Any] = {"filterGroups": [{"filters": filters}], "properties": names, "limit": _PAGE}
-        found: list[tuple[Any, Found]] = []
-        after: object = None
-        while True:
-            page = payload if after is None else payload | {"after": after}
-            left = self._left(tally.seconds)
-            answer = await self._connection.call("POST", f"{self._objects}/search", page, headers, seconds=left)
-            body = items(answer)
-            if body is None:
-                tally.add(self._judge.not_done([c for c, _ in pairs], answer))
-                return
-            tally.note(answer)
-            for result in objects(body["results"]):
-                held = properties(result)
-                if result.get("id") is not None:
-                    key = held.get(self._fields.key)
-                    found.append((held.get(name), Found(str(result["id"]), str(key) if key else None, held)))
-            after = next_page(body)
-            if after is None:
-                break
+        payload = {"filterGroups": [{"filters": filters}], "properties": names, "limit": _PAGE}
+        left = self._left(tally.seconds)
+        answer = await self._connection.call("POST", f"{self._objects}/search", payload, headers, seconds=left)
+        body = items(answer)
+        if body is None:
+            tally.add(self._judge.not_done([c for c, _ in pairs], answer))
+            return
+        if has_more(body) and len(pairs) > 1:
+            tally.add(self._judge.too_many([c for c, _ in pairs], answer))
+            return
+        tally.note(answer)
+        found = [
+            (held.get(name), Found(str(result["id"]), held.get(self._fields.key) or None, held))
+            for result in objects(body["results"])
+            if result.get("id") is not None and (held := properties(result)) is not None
+        ]
         matches = match(pairs, group(found), field=self._match or "")
         tally.outcomes |= matches.refused
         await self._adopt(

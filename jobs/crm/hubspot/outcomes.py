@@ -106,11 +106,10 @@ def not_found(body: Mapping[str, Any]) -> set[str]:
     return {there for error in errors for there in context(error, "ids")}
 
 
-def next_page(body: Mapping[str, Any]) -> object:
-    """What a search goes on after; `None`: that was all."""
+def has_more(body: Mapping[str, Any]) -> bool:
+    """Whether a search found more than it lists."""
     paging = body.get("paging")
-    following = paging.get("next") if isinstance(paging, dict) else None
-    return following.get("after") if isinstance(following, dict) else None
+    return isinstance(paging, dict) and isinstance(paging.get("next"), dict)
 
 
 def properties(result: Mapping[str, Any]) -> dict[str, Any]:

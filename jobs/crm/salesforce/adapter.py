@@ -167,7 +167,6 @@ class Salesforce:
                 tally.add(self._judge.not_done(looked, trouble))
                 return
             if not complete and len(looked) > 1:
-                # Some value has more records there than one page: halves of the batch show whose it is.
                 tally.add(self._judge.too_many(looked, answer))
                 return
             tally.note(answer)

@@ -123,14 +123,6 @@ class SalesforceJudge(Judge):
             )
         return super().verdict(answer, records)
 
-    def too_many(self, records: Sequence[SentRecord], answer: Answer | NoAnswer) -> Reply:
-        """A look for these records found more than one page has; nothing was written."""
-        refusal = (EffectState.RETRY, ErrorCode.DESTINATION_REJECTED, "more records match than Salesforce lists")
-        outcomes = [Outcome(c.record_id, *refusal) for c in records]
-        return Reply(
-            outcomes=outcomes, rejected_whole=True, health=Health.WELL, seconds=answer.seconds, status=answer.status
-        )
-
     def written(self, record: SentRecord, result: Any) -> Outcome:
         created = result.get("created") if isinstance(result, dict) else None
         return self._outcome(record, result, created=created if isinstance(created, bool) else None)
