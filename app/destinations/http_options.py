@@ -253,6 +253,8 @@ class HttpOptions(MatchingOptions, frozen=True, kw_only=True):
                 )
         if self.body is not None and not any(p.root in ("records", "record") for at, p in used if at == "body"):
             raise ValueError("body: it contains neither {records} nor {record}, so no record would be sent")
+        if any(at == "read.body" and p.root in ("records", "record") for at, p in used):
+            raise ValueError("read.body: nothing is sent to be read; name records by {ids}, {remote_ids} or {id}")
         if self.single and (self.batch_size or 1) > 1:
             raise ValueError("batch_size: a call has one record, as path, query or body say; leave it out")
         if self.results == "status" and not self.single:

@@ -74,6 +74,7 @@ def test_what_a_template_comes_to(template: Any, rendered: Any, state: State) ->
         ({"read": {"path": "/x", "query": {"q": "{id}"}}}, "read: it is for one record, while a write has many"),
         ({"delete": {"path": "/x", "method": "GET"}}, "delete.method: GET is for reading"),
         ({"read": {"path": "/x", "body": {"a": "{ids}"}, "method": "GET"}}, "read.method: GET is for reading"),
+        ({"read": {"path": "/x", "method": "POST", "body": "{records}"}}, "read.body: nothing is sent to be read"),
         ({"read": {"path": "x"}}, "options.read.path: It has characters that are not allowed there"),
         ({"read": {"pfad": "/x"}}, "options.read.pfad: there is no such member. (path, method (GET), "),
         ({"headers": {"Authorization": "x"}}, "headers: Authorization would show a secret"),
