@@ -56,6 +56,7 @@ _choice_options: Final = options(
     repeated("--field", "fields", "OURS=THEIRS", "What a field or attribute is there; empty: excluded (repeatable)."),
     repeated("--value", "values", "NAME=TEXT", "What a preset or a template needs as {values.NAME} (repeatable)."),
     repeated("--option", "options", "NAME=VALUE", "Of its kind, see `tranche destinations kinds` (repeatable)."),
+    click.option("--options-file", metavar="FILE", help="Options as an object, in JSON or YAML; -: standard input."),
 )
 """What may be chosen for a destination of any kind."""
 _types_option: Final = repeated(
@@ -150,6 +151,17 @@ async def add(
     show(made, [f"added {made['name']} ({made['kind']} at {made['base_url']})"])
 
 
+def _read_options(file: str) -> dict[str, Any]:
+    """Raises `UsageError`: the file cannot be read, or is no object."""
+    try:
+        content = sys.stdin.buffer.read() if file == _STDIN else Path(file).read_bytes()
+        return msgspec.yaml.decode(content, type=dict[str, Any])
+    except OSError as error:
+        raise click.UsageError(f"--options-file {file}: {error.strerror}") from error
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise click.UsageError(f"--options-file {file}: {' '.join(str(error).split())}") from error
+
+
 def _read_credentials(
     token: str | None, token_file: str | None, credentials_file: str | None
 ) -> tuple[str | None, Credentials | None]:
@@ -219,10 +231,12 @@ def _options(
     fields: tuple[str, ...],
     values: tuple[str, ...],
     options: tuple[str, ...],
+    options_file: str | None,
     **limits: float | None,
 ) -> dict[str, Any]:
-    """Options as the service takes them; `fields` and `values` are added to those of the `known` options."""
-    chosen: dict[str, Any] = {}
+    """Options as the service takes them; `fields` and `values` are added to those of the `known` options, and what has
+    an option of its own takes precedence over the file."""
+    chosen: dict[str, Any] = {} if options_file is None else _read_options(options_file)
     for pair in options:
         name, equals, value = pair.partition("=")
         if not equals:

@@ -255,3 +255,29 @@ def test_a_field_that_no_record_can_be_looked_for_by_is_refused(kind: str, optio
 def test_fields_that_records_can_be_looked_for_by_are_taken(match_on: Any) -> None:
     for kind, more in (("hubspot", {}), ("salesforce", {}), ("http", {"read_path": "/{type}/read"})):
         kinds.check_match(kinds.parse(kind, {"match_on": match_on} | more), list(BUILT_IN.values()))
+
+
+def test_options_come_from_a_file_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # a long path would break the lines of a message
+    file = Path("options.yaml")
+    file.write_text(
+        "path: /v2/people\nitem:\n  id: '{id}'\n  traits: {...: '{fields}'}\nrate: 5\nfields: {phone: tel}\n"
+    )
+    result, backend = run(
+        monkeypatch, "--kind", "http", "--options-file", str(file), "--rate", "3", "--field", "Plan=plan"
+    )
+    assert result.exit_code == 0, result.output
+    assert backend.added[0].options == {
+        "path": "/v2/people",
+        "item": {"id": "{id}", "traits": {"...": "{fields}"}},
+        "rate": 3.0,
+        "fields": {"phone": "tel", "Plan": "plan"},
+    }
+
+    for content, words in [(b"[1]", "Expected `object`"), (b"a: [", "while parsing"), (b"\xff", "--options-file")]:
+        file.write_bytes(content)
+        result, _ = run(monkeypatch, "--kind", "http", "--options-file", str(file))
+        assert result.exit_code == 2
+        assert words in result.output
+    result, _ = run(monkeypatch, "--kind", "http", "--options-file", "nobody")
+    assert "No such file" in result.output
