@@ -105,6 +105,12 @@ async def _finish(backend: DestinationBackend, name: str, line: str) -> None:
 @click.option("--kind", type=click.Choice(service.KINDS), help="Which CRM it is; with --preset: http.")
 @click.option("--preset", metavar="NAME", help="Options for one vendor, see `tranche destinations kinds`.")
 @click.option("--base-url", help="Where it is, e.g. https://api.hubapi.com.  [default: that of the preset]")
+@click.option(
+    "--backfill/--no-backfill",
+    default=True,
+    show_default=True,
+    help="Send it the records that are there already as well.",
+)
 @_types_option
 @_token_options
 @_choice_options
@@ -114,13 +120,14 @@ async def add(
     kind: str | None,
     preset: str | None,
     base_url: str | None,
+    backfill: bool,
     types: tuple[str, ...],
     token: str | None,
     token_file: str | None,
     credentials_file: str | None,
     **choices: Any,
 ) -> None:
-    """Sync records that change from now on to a CRM, under a NAME of your choice.
+    """Sync records to a CRM, under a NAME of your choice: those that are there, and those that change from now on.
 
     For example: tranche destinations add crm --kind salesforce --base-url https://acme.my.salesforce.com
     --token-file token.txt --rate 5 --field company= --field Plan=Tier__c --option default_last_name=(unknown)
@@ -148,7 +155,11 @@ async def add(
         types=[*types] or None,
     )
     made = await backend.add(new)
-    show(made, [f"added {made['name']} ({made['kind']} at {made['base_url']})"])
+    lines = [f"added {made['name']} ({made['kind']} at {made['base_url']})"]
+    if backfill:
+        sent = await backend.sync(name, SyncRequest())
+        lines += [_describe_sync(name, "missing", sent)] if sent["job_id"] else []
+    show(made, lines)
 
 
 def _read_options(file: str) -> dict[str, Any]:
@@ -427,7 +438,14 @@ async def sync(backend: DestinationBackend, name: str, mode: Mode, type_: str | 
     It prints the job, which `tranche jobs wait` follows. Records that are imported meanwhile do not wait behind it.
     """
     made = await backend.sync(name, SyncRequest(mode=mode, type=type_))
-    show(made, [f"job {made['job_id']} sends {name} " + ("everything" if mode == "all" else "what it lacks")])
+    show(made, [_describe_sync(name, mode, made)])
+
+
+def _describe_sync(name: str, mode: Mode, made: dict[str, Any]) -> str:
+    if made["job_id"] is None:
+        return f"there are no records to send {name}"
+    what = "everything" if mode == "all" else "what it lacks"
+    return f"job {made['job_id']} sends {name} {what} of {made['records']:,} records"
 
 
 @_command("open")

@@ -19,10 +19,12 @@ from app.syncs.service import SyncRequest
 class Sync(msgspec.Struct, frozen=True):
     """The job that sends them; its document shows how far it is."""
 
-    job_id: uuid.UUID
-    status_url: str
+    job_id: uuid.UUID | None
+    """null: there are no records."""
+    status_url: str | None
+    records: int
+    """That there are; 1,000,000 stands for more. Those that the destination has are not sent."""
     kind: str = "sync"
-    state: str = "running"
 
 
 @operation(
@@ -30,7 +32,10 @@ class Sync(msgspec.Struct, frozen=True):
     PATH + "/{name}/sync",
     tag="destinations",
     access=ADMIN,
-    answers=Answer("The job that sends them.", 202, headers=("Location", "RetryAfter")),
+    answers=(
+        Answer("The job that sends them.", 202, headers=("Location", "RetryAfter")),
+        Answer("There are no records: nothing is to be sent."),
+    ),
     errors=(409,),
     keyed=True,
 )
@@ -51,7 +56,7 @@ async def sync_destination(
     loses nothing: another one goes on from there. It can be canceled.
     """
     async with database.connection() as connection:
-        job_id = await service.ask(
+        asked = await service.ask(
             connection,
             principal.tenant_id,
             name,
@@ -61,6 +66,8 @@ async def sync_destination(
             trace=exchange.trace,
             actor=principal.key_id,
         )
-    notifier.notify_imports(principal.tenant_id, job_id)
-    url = f"/v1/jobs/{job_id}"
-    return Reply(Sync(job_id, url), 202, {"Location": url, "Retry-After": "1"})
+    if asked.job_id is None:
+        return Reply(Sync(None, None, 0))
+    notifier.notify_imports(principal.tenant_id, asked.job_id)
+    url = f"/v1/jobs/{asked.job_id}"
+    return Reply(Sync(asked.job_id, url, asked.records), 202, {"Location": url, "Retry-After": "1"})

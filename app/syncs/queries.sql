@@ -12,6 +12,12 @@ SELECT EXISTS (
     WHERE d.tenant_id = :tenant_id AND d.destination_id = :destination_id AND {{takes_type}}
 );
 
+-- name: count_records
+-- Of these types, up to $3.
+SELECT count(*)::int FROM (
+    SELECT FROM records r WHERE r.tenant_id = $1 AND r.type_id = ANY ($2::smallint[]) AND NOT r.deleted LIMIT $3
+) r;
+
 -- name: running_sync
 -- The sync of a destination that is not at its end, if there is one.
 SELECT j.job_id

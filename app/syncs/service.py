@@ -17,6 +17,7 @@ from app.syncs.rules import Cursor, Mode
 from app.tracing import context
 from app.tracing.context import TraceContext
 
+_MOST_COUNTED: Final = 1_000_000
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -27,6 +28,15 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """`missing`: what it has in no version or an older one; `all`: everything again, as after a change of `fields`."""
     type: str | None = None
     """Records of this type alone; null: of every type that goes there."""
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What was begun."""
+
+    job_id: uuid.UUID | None
+    """`None`: there are no records."""
+    records: int
+    """That there are of these types; a million stands for more. Those that the destination has are not sent."""
 
 
 async def ask(
@@ -40,7 +50,7 @@ async def ask(
     trace: TraceContext | None = None,
     actor: str,
     new_id: Callable[[], uuid.UUID] = uuid7,
-) -> uuid.UUID:
+) -> Asked:
     """Create the job that sends them; workers fill it.
 
     Raises:
@@ -70,6 +80,9 @@ async def ask(
         if not type_ids:
             what = f"records of the type {asked.type!r}" if asked.type else "records"
             raise Invalid(f"No {what} go to {name!r}: see its `types` (tranche destinations list --json).")
+        count = await rows.count_records(connection, tenant_id, type_ids, _MOST_COUNTED)
+        if not count:
+            return Asked(job_id=None, records=0)
         job_id = new_id()
         cursor = Cursor(destination_id=destination_id, mode=asked.mode, type_ids=sorted(type_ids))
         await rows.insert(
@@ -86,4 +99,4 @@ async def ask(
         )
         detail = {"mode": asked.mode, "type": asked.type, "job_id": str(job_id)}
         await write_audit(connection, tenant_id, actor, "destination.sync", f"destination:{name}", detail)
-    return job_id
+    return Asked(job_id=job_id, records=count)

@@ -138,14 +138,21 @@ class DatabaseBackend:
 
     async def sync(self, name: str, asked: SyncRequest) -> dict[str, Any]:
         async with self._connect() as (connection, tenant_id):
-            job_id = await syncing_service.ask(
+            found = await syncing_service.ask(
                 connection, tenant_id, name, asked, catalog=Catalog(), request_id=str(uuid7()), actor=OPERATOR
             )
+        if found.job_id is None:
+            return {"job_id": None, "status_url": None, "records": 0, "kind": "sync"}
         notifier = Notifier(self._settings)
-        notifier.notify_imports(tenant_id, job_id)
+        notifier.notify_imports(tenant_id, found.job_id)
         await asyncio.sleep(0.2)
         await notifier.close()
-        return {"job_id": str(job_id), "status_url": f"/v1/jobs/{job_id}", "kind": "sync", "state": "running"}
+        return {
+            "job_id": str(found.job_id),
+            "status_url": f"/v1/jobs/{found.job_id}",
+            "records": found.records,
+            "kind": "sync",
+        }
 
     async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None:
         async with self._connect() as (connection, tenant_id):

@@ -39,7 +39,7 @@ async def add(world: World, url: str, kind: str = "hubspot") -> None:
 
 async def sync(world: World, **asked: Any) -> uuid.UUID:
     async with world.database.connection() as connection:
-        return await service.ask(
+        asked_for = await service.ask(
             connection,
             world.tenant_id,
             asked.pop("name", "late"),
@@ -48,6 +48,8 @@ async def sync(world: World, **asked: Any) -> uuid.UUID:
             request_id="sync-1",
             actor="test",
         )
+        assert asked_for.job_id is not None
+        return asked_for.job_id
 
 
 def keys(effects: list[dict[str, Any]]) -> Counter[str]:
@@ -142,6 +144,18 @@ async def test_what_cannot_be_synced_is_refused(world: World) -> None:
         await sync(world, name="nowhere")
     with pytest.raises(Invalid, match="'products'"):
         await sync(world, name="hubspot", type="products")
+    async with world.database.connection() as connection:
+        nothing = await service.ask(
+            connection,
+            world.tenant_id,
+            "hubspot",
+            service.SyncRequest(),
+            catalog=Catalog(),
+            request_id="sync-1",
+            actor="test",
+        )
+    assert (nothing.job_id, nothing.records) == (None, 0), "there are no records"
+    await world.push(people(3))
     job_id = await sync(world, name="hubspot")
     with pytest.raises(Conflict, match=str(job_id)):
         await sync(world, name="hubspot")

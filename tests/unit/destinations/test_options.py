@@ -99,13 +99,20 @@ def test_every_option_is_described_and_documented(kind: str) -> None:
 class Backend:
     """Where the command takes a destination to."""
 
+    records = 12_345
+
     def __init__(self) -> None:
         self.added: list[service.NewDestination] = []
+        self.synced: list[str] = []
 
     async def add(self, new: service.NewDestination) -> dict[str, Any]:
         self.added.append(new)
         shown: dict[str, Any] = msgspec.to_builtins(new)
         return shown
+
+    async def sync(self, name: str, asked: object) -> dict[str, Any]:
+        self.synced.append(name)
+        return {"job_id": "a-job" if self.records else None, "records": self.records}
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[Any, Backend]:
@@ -113,6 +120,14 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[Any, Backend]
     monkeypatch.setattr(cli, "choose_backend", lambda *_: backend)
     given = ["add", "crm", "--base-url", "https://x", "--token", "t", *arguments]
     return CliRunner().invoke(cli.destinations, given), backend
+
+
+def test_a_new_destination_is_sent_what_is_there_and_says_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, backend = run(monkeypatch, "--kind", "hubspot")
+    assert backend.synced == ["crm"]
+    assert "job a-job sends crm what it lacks of 12,345 records" in result.output
+    result, backend = run(monkeypatch, "--kind", "hubspot", "--no-backfill")
+    assert backend.synced == []
 
 
 def test_options_are_typed_on_the_command_line_as_one_would_say_them(monkeypatch: pytest.MonkeyPatch) -> None:
