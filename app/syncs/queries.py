@@ -88,6 +88,8 @@ async def book(
     lows: Sequence[int],
     highs: Sequence[int],
     everything: bool,
+    results: str,
     cursor: str,
 ) -> None:
-    """`outcomes`: packed. `cursor`: JSON of where the next records are."""
+    """`outcomes`: packed. `results`: JSON of what all items did, with these. `cursor`: JSON of where the next records
+    are."""

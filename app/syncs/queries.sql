@@ -97,7 +97,7 @@ job AS (
     UPDATE jobs j
     SET
         total = j.total + cardinality(:record_ids::text[]), succeeded = j.succeeded + cardinality(:record_ids::text[]),
-        results = jsonb_build_object('unchanged', j.total + cardinality(:record_ids::text[])),
+        results = :results::text::jsonb,
         sync = :cursor::text::jsonb, revision = j.revision + 1
     WHERE j.tenant_id = :tenant_id AND j.job_id = :job_id
 )

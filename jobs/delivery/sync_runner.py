@@ -103,6 +103,7 @@ class SyncRunner(PollingWorkerPool):
             lows=lows,
             highs=highs,
             everything=everything,
+            results=_encode({Result.UNCHANGED: first + len(taken)}).decode(),
             cursor=_text(cursor.moved(ids[-1])) or "null",
         )
         return False

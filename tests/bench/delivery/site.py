@@ -151,7 +151,7 @@ async def opened(folder: Path) -> AsyncIterator[Site]:
             destination_private="127.0.0.0/8",
         )
         async with (
-            Installation(settings, folder) as tranche,
+            Installation(settings, folder, engines.urls.database_url) as tranche,
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(120)) as session,
         ):
             tranche.settings = msgspec.structs.replace(tranche.settings, log_level="info")
