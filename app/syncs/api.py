@@ -23,7 +23,7 @@ class Sync(msgspec.Struct, frozen=True):
     """null: there are no records."""
     status_url: str | None
     records: int
-    """That there are; 1,000,000 stands for more. Those that the destination has are not sent."""
+    """That there are; 1,000,000 may be more. Those that the destination has are not sent."""
     kind: str = "sync"
 
 

@@ -36,7 +36,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     job_id: uuid.UUID | None
     """`None`: there are no records."""
     records: int
-    """That there are of these types; a million stands for more. Those that the destination has are not sent."""
+    """That there are of these types; a million may be more. Those that the destination has are not sent."""
 
 
 async def ask(
