@@ -26,6 +26,8 @@ count_records = Query[[int, list[int], int], int]("count_records")
 running = Query[[int, int], uuid.UUID | None]("running_sync")
 """(tenant_id, destination_id)"""
 working = Query[[], list[tuple[int, uuid.UUID]]]("working_syncs")
+lock_effects = Query[[int, uuid.UUID], None]("lock_sync_effects")
+"""(tenant_id, job_id) To be called before `claim`."""
 claim = Query[[int, uuid.UUID], Claimed | None]("claim_sync")
 """(tenant_id, job_id)"""
 open_deliveries = Query[[int, uuid.UUID, int], int]("open_deliveries")

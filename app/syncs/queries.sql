@@ -52,6 +52,11 @@ CROSS JOIN LATERAL (
 ) w
 WHERE t.disabled_at IS NULL;
 
+-- name: lock_sync_effects
+-- Before claim_sync: whoever records a delivery of the job holds these before the job, too. In the other order each would
+-- wait for the other.
+SELECT FROM effects e WHERE e.tenant_id = $1 AND e.job_id = $2 FOR NO KEY UPDATE;
+
 -- name: claim_sync
 -- No row: somebody else has it, or it was canceled.
 SELECT j.sync, j.request_id, j.total FROM jobs j

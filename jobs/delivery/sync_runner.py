@@ -50,6 +50,7 @@ class SyncRunner(PollingWorkerPool):
     async def work(self, job: Job) -> None:
         tenant_id, job_id = job
         async with self._database.connection() as connection, connection.transaction():
+            await rows.lock_effects(connection, tenant_id, job_id)
             claimed = await rows.claim(connection, tenant_id, job_id)
             if claimed is None:
                 self.rest(job)
