@@ -19,6 +19,7 @@ from jobs.outbound.ssrf import DestinationSessions
 from tests.conftest import LOOPBACK
 from tests.contract.postgres import OPTIONS as POSTGRES_OPTIONS
 from tests.contract.postgres import PostgresCase, open_postgres
+from tests.contract.scripted import Script, scripted
 from tests.types import CONTACTS, sent
 
 TOKEN = "secret-token-1f9c"
@@ -101,6 +102,12 @@ async def guarded() -> AsyncIterator[aiohttp.ClientSession]:
 @pytest.fixture
 def postgres_engines(request: pytest.FixtureRequest, kind: str) -> Engines | None:
     return request.getfixturevalue("engines") if kind == "postgres" else None
+
+
+@pytest.fixture
+async def script() -> AsyncIterator[Script]:
+    async with scripted() as script:
+        yield script
 
 
 @pytest.fixture

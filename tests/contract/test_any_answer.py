@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -12,7 +11,7 @@ import pytest
 from app.vocabulary.states import EffectState
 from jobs.crm.port import Health, Timeouts
 from tests.contract.conftest import WITH_STAND_IN, Connect, contacts, told
-from tests.contract.scripted import Script, scripted
+from tests.contract.scripted import Script
 from tests.types import sent
 
 STATUSES = (200, 200, 200, 201, 204, 207, 300, 302, 400, 401, 403, 404, 409, 410, 413, 422, 423, 429, 477, 500, 503)
@@ -42,12 +41,6 @@ DEEP = b'{"results":[{"id":"c0","ok":false,"error":' + b"[" * 900 + b"]" * 900 +
 @pytest.fixture(params=WITH_STAND_IN)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-async def script() -> AsyncIterator[Script]:
-    async with scripted() as script:
-        yield script
 
 
 def anything(rng: random.Random, depth: int = 0) -> Any:

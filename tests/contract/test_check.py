@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -12,7 +11,7 @@ from app.destinations.testing.rules import Step
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Headers, Timeouts
 from tests.contract.conftest import TOKEN, WITH_STAND_IN, Connect, Sandbox, told, with_token
-from tests.contract.scripted import Script, scripted
+from tests.contract.scripted import Script
 from tests.types import CONTACTS
 
 UNIQUE = {"name": "tranche_id", "hasUniqueValue": True}
@@ -24,12 +23,6 @@ NO_PROPERTY = (
     'Property values were not valid: [{"isValid":false,"message":"Property \\"tranche_id\\" does not exist",'
     '"error":"PROPERTY_DOESNT_EXIST"}]'
 )
-
-
-@pytest.fixture
-async def script() -> AsyncIterator[Script]:
-    async with scripted() as script:
-        yield script
 
 
 async def check(

@@ -14,19 +14,13 @@ from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.http.adapter import Http
 from jobs.crm.port import Health, Seen, Timeouts
 from tests.contract.conftest import contacts, told, with_token
-from tests.contract.scripted import Script, scripted
+from tests.contract.scripted import Script
 from tests.stopwatch import stopwatch
 from tests.types import CONTACTS, sent
 
 OK, RETRY, FAILED, UNKNOWN = EffectState.OK, EffectState.RETRY, EffectState.FAILED, EffectState.UNKNOWN
 NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 Make = Callable[..., Http]
-
-
-@pytest.fixture
-async def script() -> AsyncIterator[Script]:
-    async with scripted() as script:
-        yield script
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ service does not call done.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -18,7 +17,7 @@ from app.sandbox import open_sandbox
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.port import Health, Reply, Seen, SentRecord
 from tests.contract.conftest import TOKEN, contact, contacts, told
-from tests.contract.scripted import Script, scripted
+from tests.contract.scripted import Script
 from tests.contract.test_http import http
 from tests.types import sent
 
@@ -54,12 +53,6 @@ ITERABLE = {
 """POST /api/users/bulkUpdate"""
 CUSTOMERIO = {"errors": [{"batch_index": 1, "reason": "required", "field": "identifiers.id", "message": "no id"}]}
 """POST /api/v2/batch, status 207"""
-
-
-@pytest.fixture
-async def script() -> AsyncIterator[Script]:
-    async with scripted() as script:
-        yield script
 
 
 async def push(

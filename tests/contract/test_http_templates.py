@@ -12,17 +12,11 @@ from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.http.adapter import Http
 from jobs.crm.port import Health, Seen, Timeouts
 from tests.contract.conftest import TOKEN, contact, contacts, told, with_token
-from tests.contract.scripted import Script, scripted
+from tests.contract.scripted import Script
 from tests.types import CONTACTS, sent
 
 OK, RETRY, FAILED, UNKNOWN = EffectState.OK, EffectState.RETRY, EffectState.FAILED, EffectState.UNKNOWN
 Make = Callable[..., Http]
-
-
-@pytest.fixture
-async def script() -> AsyncIterator[Script]:
-    async with scripted() as script:
-        yield script
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +14,7 @@ from jobs.crm.hubspot.adapter import HubSpot
 from jobs.crm.hubspot.fields import property_name
 from jobs.crm.port import Headers, Health, Seen, Timeouts
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, with_token
-from tests.contract.scripted import Script, scripted
+from tests.contract.scripted import Script
 from tests.types import CONTACTS, sent
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
@@ -36,12 +35,6 @@ def hubspot(session: aiohttp.ClientSession, url: str, **options: Any) -> HubSpot
         timeouts=Timeouts(connect=1.0, total=2.0),
         now=lambda: NOON,
     )
-
-
-@pytest.fixture
-async def script() -> AsyncIterator[Script]:
-    async with scripted() as script:
-        yield script
 
 
 def result(key: str | None = None, trace: str | None = None, remote: str | None = "77") -> dict[str, Any]:

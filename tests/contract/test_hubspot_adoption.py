@@ -14,7 +14,7 @@ from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.hubspot.adapter import HubSpot
 from jobs.crm.port import Health, Timeouts
 from tests.contract.conftest import Sandbox, contact, contacts, told, with_token
-from tests.contract.scripted import Script, scripted
+from tests.contract.scripted import Script
 from tests.types import CONTACTS, sent
 
 OK, FAILED, RETRY, UNKNOWN = EffectState.OK, EffectState.FAILED, EffectState.RETRY, EffectState.UNKNOWN
@@ -31,12 +31,6 @@ def kind() -> str:
 async def sandbox(kind: str, session: aiohttp.ClientSession) -> AsyncIterator[Sandbox]:
     async with open_sandbox(kind, fields=["tranche_id"]) as url:
         yield Sandbox(kind, url, session)
-
-
-@pytest.fixture
-async def script() -> AsyncIterator[Script]:
-    async with scripted() as script:
-        yield script
 
 
 def hubspot(session: aiohttp.ClientSession, url: str, **options: Any) -> HubSpot:

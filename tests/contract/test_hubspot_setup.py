@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -12,14 +11,8 @@ import pytest
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.port import Headers, Health
 from tests.contract.conftest import contact, contacts
-from tests.contract.scripted import Script, scripted
+from tests.contract.scripted import Script
 from tests.contract.test_hubspot import hubspot, result
-
-
-@pytest.fixture
-async def script() -> AsyncIterator[Script]:
-    async with scripted() as script:
-        yield script
 
 
 def not_valid(name: str, error: str = "PROPERTY_DOESNT_EXIST", words: str = "") -> str:

@@ -16,7 +16,7 @@ from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.http.adapter import Http
 from jobs.crm.port import Health, Seen, Timeouts
 from tests.contract.conftest import TOKEN, told, with_token
-from tests.contract.scripted import Script, scripted
+from tests.contract.scripted import Script
 from tests.types import CONTACTS, sent
 
 OK, RETRY, FAILED, UNKNOWN = EffectState.OK, EffectState.RETRY, EffectState.FAILED, EffectState.UNKNOWN
@@ -405,12 +405,6 @@ TASK_DONE = (
         "results": {"requested_count": 2, "created_count": 1, "updated_count": 1, "errored_count": 0},
     },
 )
-
-
-@pytest.fixture
-async def script() -> AsyncIterator[Script]:
-    async with scripted() as script:
-        yield script
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +14,7 @@ from jobs.crm.port import Health, Reply, Seen, Timeouts
 from jobs.crm.salesforce.adapter import Salesforce
 from jobs.crm.salesforce.fields import field_name, literal, parcels
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told, with_token
-from tests.contract.scripted import Script, scripted
+from tests.contract.scripted import Script
 from tests.types import CONTACTS, sent
 
 OK, RETRY, FAILED, UNKNOWN = EffectState.OK, EffectState.RETRY, EffectState.FAILED, EffectState.UNKNOWN
@@ -25,12 +24,6 @@ REJECTED = ErrorCode.DESTINATION_REJECTED
 @pytest.fixture
 def kind() -> str:
     return "salesforce"
-
-
-@pytest.fixture
-async def script() -> AsyncIterator[Script]:
-    async with scripted() as script:
-        yield script
 
 
 class Clock:

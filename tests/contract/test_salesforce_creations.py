@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -11,7 +10,7 @@ import pytest
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.port import Health, Seen, SentRecord
 from tests.contract.conftest import Sandbox, contact, told
-from tests.contract.scripted import Script, scripted
+from tests.contract.scripted import Script
 from tests.contract.test_salesforce import error, salesforce, verdicts
 from tests.types import sent
 
@@ -26,12 +25,6 @@ CREATE = ("POST", "/services/data/v60.0/composite/sobjects")
 @pytest.fixture
 def kind() -> str:
     return "salesforce"
-
-
-@pytest.fixture
-async def script() -> AsyncIterator[Script]:
-    async with scripted() as script:
-        yield script
 
 
 def nameless(key: str, version: int = 1) -> SentRecord:
