@@ -203,8 +203,13 @@ def _list(names: Sequence[str]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
+def is_sendable(token: str) -> bool:
+    """Whether a header can carry it."""
+    return bool(token) and token.isascii() and token.isprintable() and " " not in token
+
+
 def _check_token(what: str, token: str) -> None:
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
+    if not is_sendable(token):
         raise CredentialsError(f"{what} must be printable ASCII without spaces.")
     if len(token) > MOST_TOKEN:
         raise CredentialsError(f"{what} is longer than {MOST_TOKEN} characters; no CRM would take the header.")

@@ -9,6 +9,7 @@ from app.destinations.credentials import (
     HeaderCredentials,
     Stored,
     TokenCredentials,
+    is_sendable,
     secrets_of,
 )
 from jobs.crm.port import Authorization
@@ -23,7 +24,7 @@ class FixedAuthorizer:
         self.secrets: Sequence[str] = secrets_of(Stored(credentials=credentials))
         match credentials:
             case TokenCredentials(token=token):
-                if not token or not token.isascii() or not token.isprintable() or " " in token:
+                if not is_sendable(token):
                     raise ValueError("the token must be printable ASCII without spaces")
                 self._shown = Authorization(token=token)
             case BasicCredentials(username=username, password=password):

@@ -21,6 +21,7 @@ from app.destinations.credentials import (
     Renewed,
     SalesforceJwt,
     Stored,
+    is_sendable,
     secrets_of,
 )
 from jobs.crm.port import NoToken, Timeouts
@@ -50,13 +51,16 @@ class Granted(msgspec.Struct, frozen=True):
 
 
 async def ask(
-    session: aiohttp.ClientSession, credentials: Renewed, timeouts: Timeouts, now: Callable[[], float] = time.time
+    session_to: Callable[[str], aiohttp.ClientSession],
+    credentials: Renewed,
+    timeouts: Timeouts,
+    now: Callable[[], float] = time.time,
 ) -> Granted | NoToken:
-    """One call to the token endpoint. Nothing that the network does is raised."""
+    """One call to the token endpoint, through the session for its URL. Nothing that the network does is raised."""
     url, form, headers = _request(credentials, now())
     began = now()
     try:
-        async with session.post(
+        async with session_to(url).post(
             url,
             data=form,
             headers={"User-Agent": USER_AGENT, "Accept": "application/json", **headers},
@@ -106,7 +110,7 @@ def _read(credentials: Renewed, status: int, body: bytes, began: float) -> Grant
     answer: dict[str, Any] = document if isinstance(document, dict) else {}
     if 200 <= status < 300:
         token = answer.get("access_token")
-        if isinstance(token, str) and token and token.isascii() and token.isprintable() and " " not in token:
+        if isinstance(token, str) and is_sendable(token):
             return Granted(_granted(credentials, token, answer, began))
         return NoToken(detail=f"the token endpoint answered {status} without an access token")
     said = _said(credentials, answer)

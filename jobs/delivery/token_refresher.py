@@ -147,10 +147,9 @@ class RenewingAuthorizer:
         credentials = self._stored.credentials
         if not isinstance(credentials, Renewed):
             return NoToken(detail="its credentials were changed to some that are not renewed")
-        url = credentials.login_url if isinstance(credentials, domain.SalesforceJwt) else credentials.token_url
         began = time.monotonic()
         # To its end, whatever becomes of the call that waits for it: a refresh token may be good for this one use.
-        answer = await asyncio.shield(self._ask_and_store(url, credentials))
+        answer = await asyncio.shield(self._ask_and_store(credentials))
         refused = isinstance(answer, NoToken) and bool(answer.remedy)
         outcome = "refused" if refused else "failed" if answer is not None else "ok"
         emit(AccessTokenAsked(kind=self._route.kind, outcome=outcome, seconds=time.monotonic() - began))
@@ -163,9 +162,9 @@ class RenewingAuthorizer:
             )
         return answer
 
-    async def _ask_and_store(self, url: str, credentials: Renewed) -> NoToken | None:
+    async def _ask_and_store(self, credentials: Renewed) -> NoToken | None:
         tenant_id, destination_id = self._route.tenant_id, self._route.destination_id
-        answer = await oauth.ask(self._sessions.to(url), credentials, self._timeouts)
+        answer = await oauth.ask(self._sessions.to, credentials, self._timeouts)
         async with self._database.connection() as connection:
             if isinstance(answer, NoToken):
                 await queries.release_refresh(connection, tenant_id, destination_id, self._sealed)
