@@ -22,7 +22,7 @@ from app.job_status.live import events_api
 from app.monitoring import audit_api, health_api, metrics_api
 from app.records import api as record_api
 from app.resource_types import api as resource_type_api
-from app.syncs import api as syncing_api
+from app.syncs import api as sync_api
 from app.undo import api as undo_api
 from app.undo import failed_sagas_api
 from app.webhooks import api as webhook_api
@@ -44,7 +44,7 @@ _FEATURES: Final = (
     failed_sagas_api,
     destination_api,
     testing_api,
-    syncing_api,
+    sync_api,
     webhook_api,
     auth_api,
     tenants_api,

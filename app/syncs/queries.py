@@ -19,8 +19,6 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """Records that were taken before."""
 
 
-find_destination = Query[[int, str], tuple[int, str, str] | None]("find_destination_to_sync")
-"""(tenant_id, name) Its id, kind and state."""
 count_records = Query[[int, list[int], int], int]("count_records")
 """(tenant_id, type_ids, most)"""
 running = Query[[int, int], uuid.UUID | None]("running_sync")

@@ -17,10 +17,12 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     after: str = ""
     """The last record of the present type."""
 
-    def moved(self, last: str | None) -> "Cursor | None":
-        """After the record `last`, or, without one, at the beginning of the next type; `None`: that was all."""
-        if last is not None:
-            return msgspec.structs.replace(self, after=last)
+    def past(self, last: str) -> "Cursor":
+        """After this record."""
+        return msgspec.structs.replace(self, after=last)
+
+    def next_type(self) -> "Cursor | None":
+        """At the beginning of the next type; `None`: that was all."""
         left = self.type_ids[1:]
         return msgspec.structs.replace(self, type_ids=left, after="") if left else None
 

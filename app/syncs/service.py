@@ -9,6 +9,7 @@ from uuid_utils.compat import uuid7
 
 from app.audit.queries import write_audit
 from app.destinations.kinds import reach_of
+from app.destinations.testing import queries as testing_queries
 from app.errors import Conflict, Invalid, NotFound
 from app.kit.postgres.database import Connection
 from app.resource_types.catalog import Catalog
@@ -59,7 +60,7 @@ async def ask(
         Conflict: another sync of the destination is running.
     """
     async with connection.transaction():
-        found = await rows.find_destination(connection, tenant_id, name)
+        found = await testing_queries.find_destination(connection, tenant_id, name)
         if found is None:
             raise NotFound(f"There is no destination {name!r}.")
         destination_id = found[0]
@@ -90,7 +91,7 @@ async def ask(
             tenant_id,
             job_id,
             destination_id,
-            type=asked.type if asked.type else None,
+            type=asked.type or None,
             request_id=request_id,
             trace_context=context.keep(trace),
             key_id=actor,

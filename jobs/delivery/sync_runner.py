@@ -15,7 +15,7 @@ from app.kit.compression import pack
 from app.kit.postgres.database import Connection, Database
 from app.settings import Settings
 from app.syncs import queries as rows
-from app.syncs.rules import Cursor, cuts
+from app.syncs.rules import cuts
 from app.vocabulary import outcomes_wire
 from app.vocabulary.outcomes_wire import ItemOutcome
 from app.vocabulary.states import ItemStatus, Result
@@ -78,8 +78,8 @@ class SyncRunner(PollingWorkerPool):
             limit=_MOST_RECORDS,
         )
         if not taken:
-            following = cursor.moved(None)
-            await rows.move(connection, tenant_id, job_id, _text(following))
+            following = cursor.next_type()
+            await rows.move(connection, tenant_id, job_id, None if following is None else _encode(following).decode())
             if following is None:
                 await processing_queries.end_import(connection, tenant_id, job_id)
             return following is None
@@ -105,10 +105,6 @@ class SyncRunner(PollingWorkerPool):
             highs=highs,
             everything=everything,
             results=_encode({Result.UNCHANGED: first + len(taken)}).decode(),
-            cursor=_text(cursor.moved(ids[-1])) or "null",
+            cursor=_encode(cursor.past(ids[-1])).decode(),
         )
         return False
-
-
-def _text(cursor: Cursor | None) -> str | None:
-    return None if cursor is None else _encode(cursor).decode()

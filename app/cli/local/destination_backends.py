@@ -30,7 +30,7 @@ from app.kit.redis import make_pool
 from app.kit.worker_registry import Workers, WorkerWatch
 from app.resource_types.catalog import Catalog
 from app.settings import Settings
-from app.syncs import service as syncing_service
+from app.syncs import service as sync_service
 from app.syncs.service import SyncRequest
 from app.vocabulary.addresses import parse_networks
 
@@ -138,7 +138,7 @@ class DatabaseBackend:
 
     async def sync(self, name: str, asked: SyncRequest) -> dict[str, Any]:
         async with self._connect() as (connection, tenant_id):
-            found = await syncing_service.ask(
+            found = await sync_service.ask(
                 connection, tenant_id, name, asked, catalog=Catalog(), request_id=str(uuid7()), actor=OPERATOR
             )
         if found.job_id is None:
