@@ -21,6 +21,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
 
 count_records = Query[[int, list[int], int], int]("count_records")
 """(tenant_id, type_ids, most)"""
+find_destination = Query[[int, str], int | None]("find_destination_to_sync")
+"""(tenant_id, name) Its id."""
 running = Query[[int, int], uuid.UUID | None]("running_sync")
 """(tenant_id, destination_id)"""
 working = Query[[], list[tuple[int, uuid.UUID]]]("working_syncs")

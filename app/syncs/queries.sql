@@ -1,6 +1,10 @@
 -- Syncs: jobs that send to one destination what it lacks, or everything. A worker that takes the next records of one holds
 -- its job's row until the transaction ends that books them.
 
+-- name: find_destination_to_sync
+SELECT d.destination_id FROM destinations d
+WHERE d.tenant_id = $1 AND d.name = $2 AND d.state <> 'removed';
+
 -- name: takes_records
 -- Whether records of the type go to the destination.
 SELECT EXISTS (

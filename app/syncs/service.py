@@ -9,7 +9,6 @@ from uuid_utils.compat import uuid7
 
 from app.audit.queries import write_audit
 from app.destinations.kinds import reach_of
-from app.destinations.testing import queries as testing_queries
 from app.errors import Conflict, Invalid, NotFound
 from app.kit.postgres.database import Connection
 from app.resource_types.catalog import Catalog
@@ -60,10 +59,9 @@ async def ask(
         Conflict: another sync of the destination is running.
     """
     async with connection.transaction():
-        found = await testing_queries.find_destination(connection, tenant_id, name)
-        if found is None:
+        destination_id = await rows.find_destination(connection, tenant_id, name)
+        if destination_id is None:
             raise NotFound(f"There is no destination {name!r}.")
-        destination_id = found[0]
         running = await rows.running(connection, tenant_id, destination_id)
         if running is not None:
             raise Conflict(
