@@ -26,7 +26,8 @@ MAX_ANSWER_BYTES: Final = 8_000_000
 SCHEMES: Final = ("http://", "https://")
 DISCONNECTED: Final = "the connection ended without an answer"
 _LEAST_LEFT: Final = 0.5
-"""Seconds without which a call is not made again: it would only be in doubt."""
+"""Seconds that even the last call of a push is given, and without which a call is not made again: it would only be in
+doubt."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +101,11 @@ class Connection:
         self._authorizer = authorizer
         self._header = header
         self._scheme = scheme
+
+    def left(self, spent: float) -> float | None:
+        """Seconds for another call of a push, after so many: all of them are within one total timeout, which the lease
+        goes by. `None`: all of it."""
+        return max(self.timeouts.total - spent, _LEAST_LEFT) if spent else None
 
     async def call(
         self,

@@ -97,7 +97,7 @@ class Http:
         await self._release(tally, [c for c in records if c.released], headers)
         adopt = await self._search.look_for(tally, headers, keep) if tally.well else {}
         if tally.well and (rest := [adopt.get(c.record_id, c) for c in tally.open()]):
-            reply = await self._call("write", rest, headers, seconds=self._search.left(tally))
+            reply = await self._call("write", rest, headers, seconds=self._connection.left(tally.seconds))
             # Without an id of theirs, ours says that the record needs not be looked for again.
             tally.add(replace(reply, outcomes=[_known(c, o) for c, o in zip(rest, reply.outcomes, strict=True)]))
         return tally.reply()

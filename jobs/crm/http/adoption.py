@@ -10,7 +10,7 @@ One that is released is sent with `"id":null`.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from app.deliveries.before_images import Adoption, FieldBefore
 from app.destinations.expressions import Finder
@@ -28,9 +28,6 @@ from jobs.crm.mapping import text
 from jobs.crm.matching import NOT_KEPT, Found, adopted, group, later, match, refusal
 from jobs.crm.port import Headers, Keep, SentRecord
 from jobs.crm.tally import Tally
-
-_LEAST: Final = 0.5
-"""Seconds that even the last call of a push is given."""
 
 
 class Search:
@@ -66,7 +63,12 @@ class Search:
         looked = [c for c, _ in pairs]
         wanted = {name: list(dict.fromkeys(value for _, value in pairs))}
         answer = await self._connection.call(
-            "POST", options.read_path or "", wanted, headers, headers=self._requests.headers(), seconds=self.left(tally)
+            "POST",
+            options.read_path or "",
+            wanted,
+            headers,
+            headers=self._requests.headers(),
+            seconds=self._connection.left(tally.seconds),
         )
         body = answer.json() if answer.well else None
         results = found(body, options.wrapper or "")
@@ -95,10 +97,6 @@ class Search:
         kept = await keep(list(adoptions.values())) if adoptions else frozenset()
         tally.outcomes |= {c.record_id: later(c, NOT_KEPT) for c, _ in adopt if c.record_id in adoptions.keys() - kept}
         return {c.record_id: adopted(c, adoptions[c.record_id]) for c, _ in adopt if c.record_id in kept}
-
-    def left(self, tally: Tally) -> float | None:
-        """Seconds for another call: all of a push are within one total timeout, which the lease goes by."""
-        return max(self._connection.timeouts.total - tally.seconds, _LEAST) if tally.seconds else None
 
     def _own_id(self, result: dict[str, Any]) -> str | None:
         return remote_id_of(result, self._options.result_remote_id, Finder())

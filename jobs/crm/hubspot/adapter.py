@@ -50,8 +50,6 @@ _MANY: Final = BATCH_SIZE // 2
 are everyday traffic, which a look beforehand would only cost a call more."""
 _PAGE: Final = 200
 """Most results of a search."""
-_LEAST: Final = 0.5
-"""Seconds that even the last call of a push is given."""
 
 
 class HubSpot:
@@ -123,7 +121,7 @@ class HubSpot:
         filters = [{"propertyName": name, "operator": "IN", "values": wanted}]  # of texts in lower case
         names = sorted({name, self._fields.key, *self._fields.names(c for c, _ in pairs)})
         payload = {"filterGroups": [{"filters": filters}], "properties": names, "limit": _PAGE}
-        left = self._left(tally.seconds)
+        left = self._connection.left(tally.seconds)
         answer = await self._connection.call("POST", f"{self._objects}/search", payload, headers, seconds=left)
         body = items(answer)
         if body is None:
@@ -196,7 +194,7 @@ class HubSpot:
         # With what is about to be overwritten.
         asked = sorted({"email", *self._fields.names(records)}) if self._adopts else ["email", self._fields.key]
         payload = read_request(ids, asked, None if by_id else "email")
-        left = self._left(tally.seconds)
+        left = self._connection.left(tally.seconds)
         answer = await self._connection.call("POST", f"{self._base}/read", payload, headers, seconds=left)
         body = items(answer)
         if body is None:
@@ -273,12 +271,8 @@ class HubSpot:
             {**name(c), "properties": self._fields.properties(c), "objectWriteTraceId": str(index)}
             for index, c in enumerate(records)
         ]
-        left = self._left(spent)
+        left = self._connection.left(spent)
         return await self._connection.call("POST", f"{self._base}/{action}", {"inputs": inputs}, headers, seconds=left)
-
-    def _left(self, spent: float) -> float | None:
-        """Seconds for another call: all of a push are within one total timeout, which the lease goes by."""
-        return max(self._connection.timeouts.total - spent, _LEAST) if spent else None
 
     def _read(self, records: list[SentRecord], answer: Answer | NoAnswer) -> Reply:
         body = items(answer)

@@ -46,8 +46,6 @@ from jobs.crm.salesforce.fields import Fields, literal, parcels
 from jobs.crm.tally import Tally
 
 BATCH_SIZE: Final = 200
-_LEAST: Final = 0.5
-"""Seconds that even the last call of a push is given."""
 MOST_QUERIES: Final = 5
 """Of one composite call."""
 QUERY_LENGTH: Final = 14_000
@@ -110,7 +108,7 @@ class Salesforce:
 
         path = f"{self._base}/composite/sobjects/{self._fields.object}/{self._fields.key}"
         payload = {"allOrNone": False, "records": [self._fields.sobject(c) for c in records]}
-        left = self._left(tally)
+        left = self._connection.left(tally.seconds)
         tally.add(await self._collect("PATCH", path, payload, records, headers, read, seconds=left), but=nameless)
         if not nameless:
             return
@@ -123,7 +121,7 @@ class Salesforce:
             tally.open(),
             headers,
             self._judge.created,
-            seconds=self._left(tally),
+            seconds=self._connection.left(tally.seconds),
         )
         tally.add(second)
 
@@ -136,7 +134,13 @@ class Salesforce:
         path = f"{self._base}/composite/sobjects"
         tally.add(
             await self._collect(
-                "PATCH", path, payload, records, headers, self._judge.updated, seconds=self._left(tally)
+                "PATCH",
+                path,
+                payload,
+                records,
+                headers,
+                self._judge.updated,
+                seconds=self._connection.left(tally.seconds),
             )
         )
 
@@ -161,7 +165,7 @@ class Salesforce:
                 tally.add(self._quota.closed(looked, pause))
                 return
             asked = queries[start : start + MOST_QUERIES]
-            answer = await self._ask_together(asked, headers, self._left(tally))
+            answer = await self._ask_together(asked, headers, self._connection.left(tally.seconds))
             found, complete, trouble = rows_of(answer, len(asked))
             if trouble is not None:
                 tally.add(self._judge.not_done(looked, trouble))
@@ -189,10 +193,6 @@ class Salesforce:
         answer = await self._connection.call("POST", f"{self._base}/composite", payload, headers, seconds=seconds)
         self._quota.note(answer)
         return answer
-
-    def _left(self, tally: Tally) -> float | None:
-        """Seconds for another call: all of a push are within one total timeout, which the lease goes by."""
-        return max(self._connection.timeouts.total - tally.seconds, _LEAST) if tally.seconds else None
 
     async def check(self, headers: Headers) -> list[Step]:
         """See `jobs.crm.salesforce.check`."""
