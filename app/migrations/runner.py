@@ -21,7 +21,9 @@ _HERE: Final = Path(__file__).parent
 _LOCK: Final = 0x7472616E  # "tran": one number for all versions of Tranche on one database
 _RECORDS: Final = "0010"
 """Sets contacts and their ledger aside to be copied."""
-_LOST: Final = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError)
+_CLIENT: Final = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg raises itself where the server is gone; the last one if it left between two messages of a statement."""
+_LOST: Final = (*_CLIENT, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
 """What asyncpg raises when the server is away, or ended the connection."""
 
 
@@ -59,7 +61,7 @@ async def migrate(
     try:
         async with locked(database_url, wait, limits) as lock, engine.connect() as connection:
             return await _upgrade(connection, lock, report)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
+    except (*_CLIENT, asyncpg.PostgresError, DBAPIError) as error:
         # The revisions' own SQL fails in asyncpg's words, Alembic's look at the version in SQLAlchemy's.
         cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else error
         if isinstance(cause, asyncpg.LockNotAvailableError):
@@ -87,7 +89,7 @@ async def locked(
     """
     try:
         lock = await asyncpg.connect(database_url, timeout=10, statement_cache_size=0, server_settings=limits)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (*_CLIENT, TimeoutError, asyncpg.PostgresError) as error:
         raise MigrationError(f"The database cannot be used: {error or 'no answer within 10 s'}") from error
     try:
         async with asyncio.timeout(wait):

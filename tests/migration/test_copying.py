@@ -186,6 +186,12 @@ async def test_a_lost_connection_is_named(engines: Engines, monkeypatch: pytest.
             )
             ending.append(loop.create_task(admin.execute(statement)))
 
+        def find_it_ended(*_: object) -> None:
+            """As asyncpg does between two messages of a statement."""
+            raise asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+
+        with pytest.raises(MigrationError, match="continues where it was"):
+            await migrate(url, report=find_it_ended)
         with pytest.raises(MigrationError, match="continues where it was"):
             await migrate(url, report=end)
         await asyncio.gather(*ending, return_exceptions=True)

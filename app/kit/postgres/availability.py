@@ -20,6 +20,14 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
+_AWAY: Final = (
+    OSError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""What a server that does not answer makes of a probe."""
 _PAUSE: Final = 0.5
 """Seconds between two probes of a server that is away."""
 
@@ -144,7 +152,7 @@ class Availability:
                     await connection.execute("SELECT 1")  # a PgBouncer lets clients in without its server
                 finally:
                     connection.terminate()
-        except (OSError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+        except _AWAY:
             return False
         except asyncpg.PostgresError:
             return True  # it refuses, as when it has too many connections, but it answers
