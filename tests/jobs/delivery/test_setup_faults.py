@@ -15,6 +15,7 @@ from app.imports.service import Accepted207
 from app.kit.encryption import Vault
 from app.kit.notifier import Notifier
 from app.sandbox import open_sandbox
+from app.settings import Settings
 from jobs.worker import working
 from tests.jobs.breaker.test_circuits import shown, until
 from tests.jobs.conftest import Sandbox, World, make_world, people
@@ -36,8 +37,10 @@ async def sandbox(kind: str) -> AsyncIterator[Sandbox]:
 
 
 @pytest.fixture
-async def world(settings: Any, sandbox: Sandbox) -> AsyncIterator[World]:
-    async for made in make_world(settings, sandbox):
+async def world(settings: Settings, sandbox: Sandbox) -> AsyncIterator[World]:
+    # On a busy machine a call may take long, and one without an answer is another fault.
+    patient = msgspec.structs.replace(settings, crm_connect_timeout=60.0, crm_total_timeout=60.0)
+    async for made in make_world(patient, sandbox):
         yield made
 
 

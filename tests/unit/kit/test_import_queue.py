@@ -13,6 +13,7 @@ import pytest
 from app import telemetry
 from app.errors import ClientGone, Overloaded
 from app.kit.postgres.fair_connections import ACTING, SERVICE, Actor, ConnectionQueue
+from tests.simulated_time import SimulatedTime
 
 Gone = Callable[[], Awaitable[Any]]
 
@@ -46,17 +47,6 @@ class Imports:
                 self._ends.setdefault(actor.tenant_id, []).append(end)
                 await end.wait()
 
-    async def serve(self, count: int) -> None:
-        """What can be served is measured while others wait: some 300 a second, and fewer where the machine is busy. So
-        only a few wait at a time."""
-        few = asyncio.Semaphore(30)
-
-        async def send() -> None:
-            async with few:
-                await asyncio.gather(*self.send(1, seconds=0.02))
-
-        await asyncio.gather(*(send() for _ in range(count)))
-
     def end(self, tenant_id: int) -> None:
         self._ends[tenant_id].pop(0).set()
 
@@ -85,6 +75,11 @@ async def some(timeout: float = 60.0) -> AsyncIterator[Imports]:
     for task in imports.tasks:
         task.cancel()
     await asyncio.gather(*imports.tasks, return_exceptions=True)
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> SimulatedTime:
+    return SimulatedTime()
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +153,7 @@ async def test_who_has_nothing_in_progress_waits_for_nobody() -> None:
 async def test_the_newest_of_the_longest_queue_is_refused_and_no_other(shed: list[tuple[int, str]]) -> None:
     """Two tenants wait; the queue is too long because of one of them."""
     async with some(timeout=2.0) as imports:
-        await imports.serve(200)
+        await asyncio.gather(*imports.send(1, 200, seconds=0.02))
         small = imports.send(2, 5, seconds=0.02)
         flood = imports.send(1, 3_000, seconds=0.02)
         await settle()
@@ -187,7 +182,7 @@ def refuses(queue: ConnectionQueue, tenant_id: int, size: int) -> Overloaded | N
 async def test_what_cannot_be_served_in_time_is_refused_on_arrival(shed: list[tuple[int, str]]) -> None:
     async with some(timeout=4.0) as imports:
         assert refuses(imports.queue, 1, 2_600) is None
-        await imports.serve(200)
+        await asyncio.gather(*imports.send(1, 200, seconds=0.02))
         imports.send(1, 2_000, seconds=0.02)
         await settle()
         before = len(shed)
@@ -202,7 +197,7 @@ async def test_what_cannot_be_served_in_time_is_refused_on_arrival(shed: list[tu
 async def test_those_who_have_come_count_before_they_wait() -> None:
     """Many come before the first of them has a body and asks for its turn."""
     async with some(timeout=4.0) as imports:
-        await imports.serve(200)
+        await asyncio.gather(*imports.send(1, 200, seconds=0.02))
         imports.send(1, 20, seconds=0.02)
         await settle()
         arrivals = []
