@@ -12,7 +12,7 @@ import msgspec
 from app.destinations.testing.rules import Step
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.exchange import Answer, NoAnswer
-from jobs.crm.port import Authorizer, CallResult, Health, Outcome, Pause, ReadBack, Reply, SentRecord
+from jobs.crm.port import Authorizer, CallResult, Health, Listing, Outcome, Pause, ReadBack, Reply, SentRecord
 from jobs.outbound.messages import retry_after, sanitize_message
 
 REFUSALS: Final = frozenset({400, 409, 413, 414, 422})
@@ -34,6 +34,12 @@ NOBODY: Final = "tranche-check-nobody"
 """A key that no record has."""
 LONGEST_PAUSE: Final = 90_000.0
 """A day of 25 hours."""
+
+
+def unlisted(back: ReadBack) -> Listing:
+    """A page of a list that could not be read, for the same reasons as a read-back."""
+    said = {name: getattr(back, name) for name in CallResult.__struct_fields__}
+    return Listing(keys=None, **said)
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

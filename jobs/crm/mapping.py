@@ -16,7 +16,7 @@ from app.deliveries.before_images import FieldBefore
 from app.destinations.options import Options
 from app.resources.declaration import Kind, Resource
 from app.resources.documents import ATTRIBUTE
-from jobs.crm.port import SentRecord
+from jobs.crm.port import Difference, SentRecord
 
 _MOST_PLANS: Final = 1000
 _encoder: Final = msgspec.json.Encoder(order="sorted", decimal_format="number")
@@ -153,6 +153,13 @@ def same(ours: Any, theirs: Any, *, fold: bool = False) -> bool:
         except InvalidOperation:
             return False
     return mine == other
+
+
+def differences(fields: Iterable[tuple[str, Any, Any]], folded: Container[str | None]) -> list[Difference]:
+    """Of (name there, our value, theirs) those that are not the same; `folded`: names whose case means nothing."""
+    return [
+        Difference(name, ours, theirs) for name, ours, theirs in fields if not same(ours, theirs, fold=name in folded)
+    ]
 
 
 def _plain(value: Any) -> str:

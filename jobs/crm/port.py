@@ -121,6 +121,16 @@ class Seen(StrEnum):
     ABSENT = "absent"
 
 
+class Difference(msgspec.Struct, frozen=True, gc=False):
+    """A field that holds something else there than a push of the record would write."""
+
+    name: str
+    """As the CRM calls it; within nested ones joined by dots."""
+    here: Any
+    there: Any
+    """`None`: it is empty, or not there at all."""
+
+
 class ReadBack(CallResult, frozen=True, kw_only=True):
     """The answer to `read_back`; `seen` is `None` when the read itself failed (then nothing is known).
 
@@ -129,6 +139,17 @@ class ReadBack(CallResult, frozen=True, kw_only=True):
 
     seen: dict[str, Seen] | None
     remote_ids: dict[str, str] = {}
+    differences: dict[str, list[Difference]] = {}
+    """Of records that differ, as far as the CRM shows their fields."""
+
+
+class Listing(CallResult, frozen=True, kw_only=True):
+    """The answer to `list_keys`: a page of the records there that have our key."""
+
+    keys: dict[str, str] | None
+    """Our key → its id there; `None`: the read failed, and nothing is known."""
+    after: str | None = None
+    """Where the next page begins; `None`: this was the last one."""
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -225,6 +246,8 @@ class Crm(Protocol):
 
     archives: bool
     """Whether `archive` can take a record away at all."""
+    lists: bool
+    """Whether `list_keys` can say what is there."""
     learns: bool
     """Whether calls teach it what later ones go by. If so, it serves its destination as long as a worker knows that
     one; if not, each slice of time has a fresh one, which knows of no pause that an operator has ended since."""
@@ -247,11 +270,16 @@ class Crm(Protocol):
         and have a `remote_id` if the CRM `reads_back`. One that is not there is `OK`."""
         ...
 
-    async def read_back(self, records: list[SentRecord], headers: Headers) -> ReadBack:
+    async def read_back(self, records: list[SentRecord], headers: Headers, *, by_fields: bool = False) -> ReadBack:
         """Read these records by key (never by search: it lags) and compare; only if `reads_back`.
 
-        For a `deleted` record only whether it is there matters: `ABSENT`, or `DIFFERS` with its remote id.
+        For a `deleted` record only whether it is there matters: `ABSENT`, or `DIFFERS` with its remote id. `by_fields`:
+        a version that the CRM keeps of ours does not decide alone, because people change fields and not the version.
         """
+        ...
+
+    async def list_keys(self, after: str | None, headers: Headers) -> Listing:
+        """A page of the records there that have our key, in any order that stays the same; only if `lists`."""
         ...
 
 

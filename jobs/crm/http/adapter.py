@@ -50,7 +50,19 @@ from jobs.crm.http.judge import HttpJudge
 from jobs.crm.http.reading import RecordReader
 from jobs.crm.http.requests import CannotRequestError, Purpose, Request, Requests
 from jobs.crm.http.tasks import Tasks
-from jobs.crm.port import Access, CrmFactory, Headers, Health, Keep, Outcome, ReadBack, Reply, SentRecord, keep_nothing
+from jobs.crm.port import (
+    Access,
+    CrmFactory,
+    Headers,
+    Health,
+    Keep,
+    Listing,
+    Outcome,
+    ReadBack,
+    Reply,
+    SentRecord,
+    keep_nothing,
+)
 from jobs.crm.tally import Tally
 
 BATCH_SIZE: Final = 100
@@ -62,6 +74,7 @@ class Http:
     """One tenant's connection to one service (`jobs.crm.port.Crm`)."""
 
     learns = False
+    lists = False
 
     def __init__(
         self,
@@ -140,7 +153,7 @@ class Http:
             return await self._send(request, "delete", records, headers, self._results)
         return await self._call("write", records, headers)
 
-    async def read_back(self, records: list[SentRecord], headers: Headers) -> ReadBack:
+    async def read_back(self, records: list[SentRecord], headers: Headers, *, by_fields: bool = False) -> ReadBack:
         """By `read` or `read_path`; see `jobs.crm.port.Crm.read_back`."""
         if not records:
             return ReadBack(seen={}, health=Health.WELL)
@@ -151,7 +164,11 @@ class Http:
         answer = await self._connection.call(
             request.method, request.path, request.content, headers, headers=self._requests.headers()
         )
-        return self._reader.read(records, answer)
+        return self._reader.read(records, answer, by_fields=by_fields)
+
+    async def list_keys(self, after: str | None, headers: Headers) -> Listing:
+        """No option says how such a service lists its records."""
+        raise NotImplementedError
 
     async def _call(
         self,

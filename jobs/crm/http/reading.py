@@ -1,6 +1,6 @@
 """Reads records back, and compares them with what was sent."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from app.destinations.expressions import Finder, TooLong
@@ -10,8 +10,8 @@ from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.http.items import GONE_STATUSES, key_of, remote_id_of
 from jobs.crm.http.refusals import Reader, found, look
 from jobs.crm.http.requests import Request, Requests
-from jobs.crm.mapping import same
-from jobs.crm.port import Health, ReadBack, Seen, SentRecord
+from jobs.crm.mapping import differences, same
+from jobs.crm.port import Difference, Health, ReadBack, Seen, SentRecord
 
 
 class RecordReader:
@@ -62,13 +62,13 @@ class RecordReader:
             return f"It answered {answer.status}, but {refusals.sign}."
         return ""
 
-    def read(self, records: list[SentRecord], answer: Answer | NoAnswer) -> ReadBack:
-        """What an answer shows of these records."""
+    def read(self, records: list[SentRecord], answer: Answer | NoAnswer, *, by_fields: bool = False) -> ReadBack:
+        """What an answer shows of these records; for `by_fields` see `jobs.crm.port.Crm.read_back`."""
         if self.is_absence(answer):
-            return self._reply(answer, {record.record_id: Seen.ABSENT for record in records}, {})
+            return self._reply(answer, {record.record_id: Seen.ABSENT for record in records}, {}, {})
         finder = Finder()
         try:
-            return self._read(records, answer, finder)
+            return self._read(records, answer, finder, by_fields=by_fields)
         except TooLong:
             return self._judge.unread(answer)
 
@@ -77,7 +77,9 @@ class RecordReader:
         results = look(body, self._records, finder)
         return [results] if self._of_one and isinstance(results, dict) else results
 
-    def _read(self, records: list[SentRecord], answer: Answer | NoAnswer, finder: Finder) -> ReadBack:
+    def _read(
+        self, records: list[SentRecord], answer: Answer | NoAnswer, finder: Finder, *, by_fields: bool
+    ) -> ReadBack:
         body = answer.json() if answer.well else None
         results = self._find(body, finder)
         if not isinstance(results, list):
@@ -92,6 +94,7 @@ class RecordReader:
         by_key = {key_of(result, self._id, finder): result for result in reversed(list(objects(results)))}
         seen: dict[str, Seen] = {}
         remote_ids: dict[str, str] = {}
+        differ: dict[str, list[Difference]] = {}
         for place, record in enumerate(records):
             result = by_key.get(record.record_id)
             if result is None and self._of_one and len(results) == 1 and isinstance(results[0], dict):
@@ -102,55 +105,87 @@ class RecordReader:
                 if result is not None or not isinstance(missing, list) or record.record_id in missing:
                     seen[record.record_id] = Seen.ABSENT
                 continue
-            seen[record.record_id] = self._compare(record, result)
+            seen[record.record_id], unlike = self._compare(record, result, by_fields=by_fields)
+            if unlike:
+                differ[record.record_id] = unlike
             remote_id = remote_id_of(result, self._remote_id, finder)
             if remote_id is None and not self._requests.uses_remote_id:
                 remote_id = record.record_id
             if remote_id is not None:
                 remote_ids[record.record_id] = remote_id
-        return self._reply(answer, seen, remote_ids)
+        return self._reply(answer, seen, remote_ids, differ)
 
-    def _reply(self, answer: Answer | NoAnswer, seen: dict[str, Seen], remote_ids: dict[str, str]) -> ReadBack:
+    def _reply(
+        self,
+        answer: Answer | NoAnswer,
+        seen: dict[str, Seen],
+        remote_ids: dict[str, str],
+        differ: dict[str, list[Difference]],
+    ) -> ReadBack:
         return ReadBack(
-            seen=seen, remote_ids=remote_ids, health=Health.WELL, seconds=answer.seconds, status=answer.status
+            seen=seen,
+            remote_ids=remote_ids,
+            differences=differ,
+            health=Health.WELL,
+            seconds=answer.seconds,
+            status=answer.status,
         )
 
     def _is_deleted(self, result: dict[str, Any]) -> bool:
         return found(result, self._options.deleted_field or "deleted") is True
 
-    def _compare(self, record: SentRecord, result: dict[str, Any]) -> Seen:
-        """By version; a service that does not receive ours, or returns none, is compared field by field."""
+    def _compare(self, record: SentRecord, result: dict[str, Any], *, by_fields: bool) -> tuple[Seen, list[Difference]]:
+        """By version; a service that does not receive ours, or returns none, is compared field by field. `by_fields`:
+        one that returns the very version as well, as far as it returns fields."""
         if record.deleted:
-            return Seen.DIFFERS
+            return Seen.DIFFERS, []
         options = self._options
         field = options.version_field if options.item is None else None
         version = found(result, field) if field is not None else None
-        if isinstance(version, int) and not isinstance(version, bool):
-            return Seen.MATCHES if version >= record.version else Seen.DIFFERS
+        if not isinstance(version, int) or isinstance(version, bool):
+            version = None
+        if version is not None and (version > record.version or not by_fields):
+            return (Seen.MATCHES if version >= record.version else Seen.DIFFERS), []
+        unlike = self._differences(record, result, shown_alone=version is not None)
+        if version is not None and version < record.version:
+            unlike.append(Difference(str(field), record.version, version))
+        return (Seen.DIFFERS if unlike else Seen.MATCHES), unlike
+
+    def _differences(self, record: SentRecord, result: dict[str, Any], *, shown_alone: bool) -> list[Difference]:
+        """`shown_alone`: the version has shown that it is there, so what the service does not return says nothing."""
+        options = self._options
         folded = {str(record.fields[name]) for name in self._emails if record.fields.get(name)}
         if options.item is not None or (options.read is not None and options.read.item is not None):
-            return Seen.MATCHES if _covers(self._requests.compared(record), result, folded) else Seen.DIFFERS
+            return list(_uncovered(self._requests.compared(record), result, folded))
         ours = self._requests.fields(record)
         nested = options.attributes_field
         attributes = ours.pop(nested, {}) if nested is not None else {}
         held = result.get(nested) if nested is not None else None
         theirs = held if isinstance(held, dict) else {}
+        if shown_alone:
+            ours = {name: value for name, value in ours.items() if name in result}
+            attributes = {name: value for name, value in attributes.items() if name in theirs}
         if options.dots == "nest":
-            matches = _covers(ours, result, folded)
+            unlike = list(_uncovered(ours, result, folded))
         else:
             names = self._requests.map.folded
-            matches = all(same(value, result.get(name), fold=name in names) for name, value in ours.items())
-        matches = matches and all(same(value, theirs.get(name)) for name, value in attributes.items())
-        return Seen.MATCHES if matches else Seen.DIFFERS
+            unlike = differences(((name, value, result.get(name)) for name, value in ours.items()), names)
+        pairs = ((f"{nested}.{name}", value, theirs.get(name)) for name, value in attributes.items())
+        return unlike + differences(pairs, ())
 
 
-def _covers(ours: Any, theirs: Any, folded: set[str]) -> bool:
-    """Whether everything of ours is there as well, at the same place; the elements of a list in any order."""
+def _uncovered(ours: Any, theirs: Any, folded: set[str], path: tuple[str, ...] = ()) -> Iterator[Difference]:
+    """What of ours is not there as well, at the same place; the elements of a list in any order."""
     if isinstance(ours, dict):
         held = theirs if isinstance(theirs, dict) else {}
-        return all(_covers(value, held.get(name), folded) for name, value in ours.items())
-    if isinstance(ours, list) and isinstance(theirs, list) and any(isinstance(one, dict) for one in ours):
-        return all(any(_covers(one, other, folded) for other in theirs) for one in ours)
-    if ours is None or ours == []:
-        return theirs in (None, "", [])
-    return same(ours, theirs, fold=isinstance(ours, str) and ours in folded)
+        for name, value in ours.items():
+            yield from _uncovered(value, held.get(name), folded, (*path, name))
+    elif isinstance(ours, list) and isinstance(theirs, list) and any(isinstance(one, dict) for one in ours):
+        for one in ours:
+            if not any(next(_uncovered(one, other, folded), None) is None for other in theirs):
+                yield Difference(".".join(path), one, theirs)
+    elif ours is None or ours == []:
+        if theirs not in (None, "", []):
+            yield Difference(".".join(path), ours, theirs)
+    elif not same(ours, theirs, fold=isinstance(ours, str) and ours in folded):
+        yield Difference(".".join(path), ours, theirs)

@@ -12,6 +12,7 @@ optional, as its page on error handling asks.
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Unpack
+from urllib.parse import urlencode
 
 from msgspec.structs import replace
 
@@ -22,19 +23,21 @@ from app.destinations.testing.rules import Step
 from app.resources.declaration import Resource
 from app.resources.types.contacts import CONTACTS
 from app.vocabulary.states import EffectState
-from jobs.crm.answers import nameless, objects
+from jobs.crm.answers import nameless, objects, unlisted
 from jobs.crm.exchange import Answer, Connection, NoAnswer
 from jobs.crm.hubspot import adoption, check
 from jobs.crm.hubspot.answers import HubSpotJudge
 from jobs.crm.hubspot.fields import Fields, read_request
-from jobs.crm.hubspot.outcomes import Outcomes, conflicts_of, context, has_more, items, not_found, properties
+from jobs.crm.hubspot.outcomes import Outcomes, conflicts_of, context, items, next_page, not_found, properties
 from jobs.crm.matching import NOT_KEPT, Found, absent, adopted, group, later, match, normal, refusal
 from jobs.crm.port import (
     Access,
     CrmFactory,
+    Difference,
     Headers,
     Health,
     Keep,
+    Listing,
     Outcome,
     ReadBack,
     Reply,
@@ -58,6 +61,7 @@ class HubSpot:
     reads_back = True
     repeatable = False
     archives = True
+    lists = True
     learns = True
 
     def __init__(
@@ -127,7 +131,7 @@ class HubSpot:
         if body is None:
             tally.add(self._judge.not_done([c for c, _ in pairs], answer))
             return
-        if has_more(body) and len(pairs) > 1:
+        if next_page(body) is not None and len(pairs) > 1:
             tally.add(self._judge.too_many([c for c, _ in pairs], answer))
             return
         tally.note(answer)
@@ -305,8 +309,8 @@ class HubSpot:
         ]
         return Reply(outcomes=outcomes, health=Health.WELL, seconds=answer.seconds, status=answer.status)
 
-    async def read_back(self, records: list[SentRecord], headers: Headers) -> ReadBack:
-        """Batch read by our key; see `jobs.crm.port.Crm.read_back`."""
+    async def read_back(self, records: list[SentRecord], headers: Headers, *, by_fields: bool = False) -> ReadBack:
+        """Batch read by our key, which knows no versions; see `jobs.crm.port.Crm.read_back`."""
         if not records:
             return ReadBack(seen={}, health=Health.WELL)
         ids = [record.record_id for record in records]
@@ -318,6 +322,7 @@ class HubSpot:
         by_key = {record.record_id: record for record in records}
         seen: dict[str, Seen] = {}
         remote_ids: dict[str, str] = {}
+        differ: dict[str, list[Difference]] = {}
         for error in objects(body.get("errors")):
             if error.get("category") == "OBJECT_NOT_FOUND":
                 seen |= {key: Seen.ABSENT for key in context(error, "ids") if key in by_key}
@@ -325,12 +330,36 @@ class HubSpot:
             values = properties(result)
             record = by_key.get(str(values.get(self._fields.key)))
             if record is not None:
-                matches = not record.deleted and self._fields.match(record, values)
-                seen[record.record_id] = Seen.MATCHES if matches else Seen.DIFFERS
+                found = [] if record.deleted else self._fields.compare(record, values)
+                seen[record.record_id] = Seen.DIFFERS if found or record.deleted else Seen.MATCHES
+                if found:
+                    differ[record.record_id] = found
                 if result.get("id") is not None:
                     remote_ids[record.record_id] = str(result["id"])
         return ReadBack(
-            seen=seen, remote_ids=remote_ids, health=Health.WELL, seconds=answer.seconds, status=answer.status
+            seen=seen,
+            remote_ids=remote_ids,
+            differences=differ,
+            health=Health.WELL,
+            seconds=answer.seconds,
+            status=answer.status,
+        )
+
+    async def list_keys(self, after: str | None, headers: Headers) -> Listing:
+        """A page of all records of the account, which a search could not show: it ends after 10,000."""
+        query = {"limit": str(BATCH_SIZE), "properties": self._fields.key, "archived": "false"}
+        path = f"{self._objects}?{urlencode(query if after is None else query | {'after': after})}"
+        answer = await self._connection.call("GET", path, None, headers)
+        body = items(answer)
+        if body is None:
+            return unlisted(self._judge.unread(answer))
+        keys = {
+            str(key): str(result.get("id") or "")
+            for result in objects(body["results"])
+            if (key := properties(result).get(self._fields.key))
+        }
+        return Listing(
+            keys=keys, after=next_page(body), health=Health.WELL, seconds=answer.seconds, status=answer.status
         )
 
 

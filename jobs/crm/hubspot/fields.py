@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from app.destinations.kinds import HubSpotOptions
 from app.resources.declaration import Resource
-from jobs.crm.mapping import FieldMap, same, text
-from jobs.crm.port import SentRecord
+from jobs.crm.mapping import FieldMap, differences, text
+from jobs.crm.port import Difference, SentRecord
 
 _OTHER: Final = re.compile(r"[^a-z0-9]+")
 
@@ -36,11 +36,10 @@ class Fields(FieldMap):
             for name, value in self.sources(record).items()
         }
 
-    def match(self, record: SentRecord, result: Mapping[str, Any]) -> bool:
-        """Whether the result of a read carries every property that a push of the record would set."""
-        return all(
-            same(value, result.get(name), fold=name in self.folded) for name, value in self.sources(record).items()
-        )
+    def compare(self, record: SentRecord, result: Mapping[str, Any]) -> list[Difference]:
+        """Where the result of a read does not carry what a push of the record would set."""
+        pairs = ((name, value, result.get(name)) for name, value in self.sources(record).items())
+        return differences(pairs, self.folded)
 
 
 def read_request(ids: Iterable[str], properties: list[str], id_property: str | None) -> dict[str, Any]:

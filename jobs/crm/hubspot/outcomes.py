@@ -106,10 +106,11 @@ def not_found(body: Mapping[str, Any]) -> set[str]:
     return {there for error in errors for there in context(error, "ids")}
 
 
-def has_more(body: Mapping[str, Any]) -> bool:
-    """Whether a search found more than it lists."""
+def next_page(body: Mapping[str, Any]) -> str | None:
+    """Where a list or a search goes on; `None`: this was all."""
     paging = body.get("paging")
-    return isinstance(paging, dict) and isinstance(paging.get("next"), dict)
+    following = paging.get("next") if isinstance(paging, dict) else None
+    return str(following.get("after")) if isinstance(following, dict) else None
 
 
 def properties(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ What nobody named is in no statement; `null` is what was cleared. The options ar
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar, Unpack
 
@@ -30,15 +30,17 @@ from app.resources.declaration import Resource
 from app.tracing import spans
 from app.tracing.spans import Kind
 from app.vocabulary.states import EffectState, ErrorCode
-from jobs.crm.answers import Verdict, with_remedy
+from jobs.crm.answers import Verdict, unlisted, with_remedy
 from jobs.crm.exchange import NoAnswer
 from jobs.crm.mapping import FieldMap
 from jobs.crm.port import (
     Access,
     CrmFactory,
+    Difference,
     Headers,
     Health,
     Keep,
+    Listing,
     Outcome,
     ReadBack,
     Reply,
@@ -50,7 +52,7 @@ from jobs.crm.postgres import check
 from jobs.crm.postgres.answers import CANCELED, Blame, Failure, Place, PostgresJudge, unavailable
 from jobs.crm.postgres.catalog import Table, literal, quote_table, read_table
 from jobs.crm.postgres.connections import Connections, Lost, Session
-from jobs.crm.postgres.statements import Shape, Statements
+from jobs.crm.postgres.statements import PAGE, Shape, Statements
 from jobs.crm.postgres.wire import ServerError
 from jobs.outbound.ssrf import GuardedConnector
 from jobs.outbound.tracebacks import drop_tracebacks
@@ -62,6 +64,7 @@ _LONGEST_LOCK: Final = 2.0
 _HALVING: Final = 0.7
 """Share of the total timeout after which no more halves are tried."""
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
+_decode: Final = msgspec.json.Decoder(list[tuple[str, str | None, str | None]]).decode
 
 T = TypeVar("T")
 Row = tuple[int, dict[str, Any]]
@@ -82,6 +85,7 @@ class Postgres:
     reads_back = True
     repeatable = False
     archives = True
+    lists = True
     learns = True  # its connections are kept
 
     def __init__(self, *, resource: Resource, options: dict[str, Any], **access: Unpack[Access]) -> None:
@@ -134,26 +138,44 @@ class Postgres:
 
         return await self._reply("DELETE", records, headers, remove)
 
-    async def read_back(self, records: list[SentRecord], headers: Headers) -> ReadBack:
+    async def read_back(self, records: list[SentRecord], headers: Headers, *, by_fields: bool = False) -> ReadBack:
         """See `jobs.crm.port.Crm.read_back`."""
         if not records:
             return ReadBack(seen={}, health=Health.WELL)
         started = time.monotonic()
 
-        async def read(session: Session, table: Table) -> tuple[dict[str, Seen], dict[str, str]]:
+        async def read(session: Session, table: Table) -> Look:
             statements = self._statements(table, records)
-            look = Look(records, session, self._judge)
+            look = Look(records, session, self._judge, self._options.attributes_column)
             deleted = [(n, self._row([record.record_id])) for n, record in enumerate(records) if record.deleted]
             await look.take(statements.read(None), statements.read(None), deleted, Seen.DIFFERS)
             for shape, rows in self._shapes(records, statements).items():
-                await look.take(statements.read(shape), statements.read(None), rows, Seen.MATCHES)
-            return look.seen, look.keys
+                statement = statements.read(shape, by_fields=by_fields)
+                await look.take(statement, statements.read(None), rows, Seen.MATCHES)
+            return look
 
         found = await self._transact("SELECT", headers, read)
         if isinstance(found, Failure):
             return self._judge.unread(found)
         seconds = time.monotonic() - started
-        return ReadBack(seen=found[0], remote_ids=found[1], health=Health.WELL, seconds=seconds)
+        return ReadBack(
+            seen=found.seen, remote_ids=found.keys, differences=found.differ, health=Health.WELL, seconds=seconds
+        )
+
+    async def list_keys(self, after: str | None, headers: Headers) -> Listing:
+        """A page in the order of the keys; see `jobs.crm.port.Crm.list_keys`."""
+        started = time.monotonic()
+
+        async def read(session: Session, table: Table) -> list[str]:
+            rows = await session.fetch(self._statements(table, []).keys(first=after is None), after or "")
+            return [row["key"] for row in rows]
+
+        found = await self._transact("SELECT", headers, read)
+        if isinstance(found, Failure):
+            return unlisted(self._judge.unread(found))
+        last = found[-1] if len(found) == PAGE else None
+        seconds = time.monotonic() - started
+        return Listing(keys={key: key for key in found}, after=last, health=Health.WELL, seconds=seconds)
 
     async def check(self, headers: Headers) -> list[Step]:
         """See `jobs.crm.postgres.check`."""
@@ -380,12 +402,16 @@ class Batch:
 class Look:
     """What a read-back finds."""
 
-    def __init__(self, records: list[SentRecord], session: Session, judge: PostgresJudge) -> None:
+    def __init__(
+        self, records: list[SentRecord], session: Session, judge: PostgresJudge, attributes_column: str | None
+    ) -> None:
         self._records = records
         self._session = session
         self._judge = judge
+        self._nested = attributes_column
         self.seen: dict[str, Seen] = {}
         self.keys: dict[str, str] = {}
+        self.differ: dict[str, list[Difference]] = {}
 
     async def take(self, statement: str, by_key: str, rows: list[Row], there: Seen) -> None:
         """Look for rows; `there`: what one is that has the values of its record. One whose values PostgreSQL does not
@@ -414,6 +440,20 @@ class Look:
                     continue
                 self.seen[record_id] = there if answer["matches"] else Seen.DIFFERS
                 self.keys[record_id] = answer["key"]
+                if answer["unlike"] is not None:
+                    self.differ[record_id] = list(self._differences(_decode(answer["unlike"])))
+
+    def _differences(self, unlike: list[tuple[str, str | None, str | None]]) -> Iterator[Difference]:
+        """Those of a column with attributes one by one, as far as we have them."""
+        for name, ours, theirs in unlike:
+            if name != self._nested:
+                yield Difference(name, ours, theirs)
+                continue
+            here, there = (msgspec.json.decode(value or "{}") for value in (ours, theirs))
+            held = there if isinstance(there, dict) else {}
+            for key, value in here.items():
+                if held.get(key) != value:
+                    yield Difference(f"{name}.{key}", value, held.get(key))
 
 
 def pack(rows: list[Row]) -> str:

@@ -17,6 +17,8 @@ from app.destinations.kinds import PostgresOptions
 from jobs.crm.postgres.catalog import Column, Table, literal, quote
 
 BATCH: Final = "$1::jsonb"
+PAGE: Final = 5_000
+"""Keys that are listed at a time."""
 NOTHING: Final = "'[]'::jsonb"
 """A batch without records, to have a statement checked."""
 _TEXT: Final = frozenset({"json", "xml", "point", "polygon", "box", "circle", "line", "lseg", "path"})
@@ -105,26 +107,44 @@ FROM given g LEFT JOIN written w ON w.k = g.c0
             change += f" AND NOT ({self._is_deleted('t')})"
         return f"WITH {self._given(columns, batch)}, gone AS ({change}) SELECT n, c0::text AS key FROM given"
 
-    def read(self, shape: Shape | None, batch: str = BATCH) -> str:
-        """Rows (n, key, matches): the key is null where there is no such row. Without a shape whatever is there
-        matches."""
+    def read(self, shape: Shape | None, batch: str = BATCH, *, by_fields: bool = False) -> str:
+        """Rows (n, key, matches, unlike): the key is null where there is no such row, and `unlike` the JSON text of
+        `[[column, ours, theirs], …]` where it does not match. Without a shape whatever is there matches. `by_fields`:
+        a row that has the very version of a record is compared all the same."""
         options, table, key = self._options, self._table.name, quote(self._key.name)
         columns = self._columns(shape) if shape is not None else [self._key]
-        same = [self._same(shape, c, f"g.c{n}") for n, c in enumerate(columns) if n] if shape is not None else []
+        same = {n: self._same(shape, c, f"g.c{n}") for n, c in enumerate(columns) if n} if shape is not None else {}
         if options.version_column is not None and shape is not None:
-            # The last of them is the version: where there is one, nothing else counts.
-            same.pop()
+            # The last of them is the version: where there is a newer one, nothing else counts.
             version, ours = f"t.{quote(options.version_column)}", f"g.c{len(columns) - 1}"
-            matches = " AND ".join(same) or "true"
-            matches = f"CASE WHEN {version} IS NULL THEN {matches} ELSE {version} >= {ours} END"
+            same[len(columns) - 1] = f"coalesce({version} >= {ours}, true)"
+            decides = ">" if by_fields else ">="
+            matches = f"({version} {decides} {ours}) IS TRUE OR ({' AND '.join(same.values())})"
         else:
-            matches = " AND ".join(same) or "true"
+            matches = " AND ".join(same.values()) or "true"
+        unlike = ", ".join(
+            f"CASE WHEN ({test}) IS NOT TRUE THEN pg_catalog.jsonb_build_array({literal(columns[n].name)}, "
+            f"{_shown(f'g.c{n}')}, {_shown(f't.{quote(columns[n].name)}')}) END"
+            for n, test in same.items()
+        )
         there = f" AND NOT ({self._is_deleted('t')})" if options.deleted_column is not None else ""
         return f"""
-WITH {self._given(columns, batch)}
-SELECT g.n, t.{key}::text AS key, coalesce({matches}, false) AS matches
-FROM given g LEFT JOIN {table} t ON t.{key} = g.c0{there}
+WITH {self._given(columns, batch)}, compared AS (
+    SELECT
+        g.n, t.{key}::text AS key, coalesce({matches}, false) AS matches,
+        {f"pg_catalog.array_remove(ARRAY[{unlike}], NULL)" if unlike else "NULL::jsonb[]"} AS unlike
+    FROM given g LEFT JOIN {table} t ON t.{key} = g.c0{there}
+)
+SELECT n, key, matches, CASE WHEN key IS NOT NULL AND NOT matches THEN pg_catalog.to_jsonb(unlike)::text END AS unlike
+FROM compared
 """
+
+    def keys(self, *, first: bool) -> str:
+        """Rows (key): a page of the keys there are, after the one that is given unless it is the first page."""
+        table, key = self._table.name, quote(self._key.name)
+        after = f"t.{key} IS NOT NULL AND $1::text IS NOT NULL" if first else f"t.{key} > $1::{self._key.type}"
+        there = f" AND NOT ({self._is_deleted('t')})" if self._options.deleted_column is not None else ""
+        return f"SELECT t.{key}::text AS key FROM {table} t WHERE {after}{there} ORDER BY t.{key} LIMIT {PAGE}"
 
     def _taken(self, shape: Shape, column: Column) -> str:
         """What a column becomes: of the attributes those that are there, with those that are set, without those that
@@ -154,6 +174,10 @@ def _comparable(value: str, column: Column) -> str:
     if column.base == "json":
         return f"({value})::jsonb"
     return f"({value})::text" if column.base in _TEXT else value
+
+
+def _shown(value: str) -> str:
+    return f"pg_catalog.to_jsonb({value}::text)"
 
 
 def _plain(value: str, *, fold: bool) -> str:

@@ -24,15 +24,17 @@ from app.destinations.kinds import SalesforceOptions
 from app.destinations.options import read_options
 from app.destinations.testing.rules import Step
 from app.resources.declaration import Resource
-from jobs.crm.answers import NOBODY, nameless, objects
+from jobs.crm.answers import NOBODY, nameless, objects, unlisted
 from jobs.crm.exchange import Answer, Connection, NoAnswer
 from jobs.crm.matching import NOT_KEPT, adopted, group, later, match
 from jobs.crm.port import (
     Access,
     CrmFactory,
+    Difference,
     Headers,
     Health,
     Keep,
+    Listing,
     Outcome,
     ReadBack,
     Reply,
@@ -46,6 +48,8 @@ from jobs.crm.salesforce.fields import Fields, literal, parcels
 from jobs.crm.tally import Tally
 
 BATCH_SIZE: Final = 200
+PAGE: Final = 2_000
+"""Records of one page of a query, at most."""
 MOST_QUERIES: Final = 5
 """Of one composite call."""
 QUERY_LENGTH: Final = 14_000
@@ -60,6 +64,7 @@ class Salesforce:
     reads_back = True
     repeatable = False
     archives = True
+    lists = True
     learns = False
 
     def __init__(
@@ -211,9 +216,9 @@ class Salesforce:
         outcomes = [nameless(c) if c.remote_id is None else next(of_named) for c in records]
         return replace(reply, outcomes=outcomes)
 
-    async def read_back(self, records: list[SentRecord], headers: Headers) -> ReadBack:
-        """SOQL by our key, in as many queries as the length of a URL asks for, within one total timeout; see
-        `jobs.crm.port.Crm.read_back`."""
+    async def read_back(self, records: list[SentRecord], headers: Headers, *, by_fields: bool = False) -> ReadBack:
+        """SOQL by our key, which knows no versions, in as many queries as the length of a URL asks for, within one
+        total timeout; see `jobs.crm.port.Crm.read_back`."""
         pause = self._quota.pause()
         if pause is not None:
             return self._quota.unread(pause)
@@ -231,10 +236,34 @@ class Salesforce:
             rows += found[0]
             complete = complete and found[1]
             status = answer.status
-        seen, remote_ids = self._compare(records, rows, complete)
+        seen, remote_ids, differ = self._compare(records, rows, complete)
         return ReadBack(
-            seen=seen, remote_ids=remote_ids, health=Health.WELL, seconds=self._monotonic() - started, status=status
+            seen=seen,
+            remote_ids=remote_ids,
+            differences=differ,
+            health=Health.WELL,
+            seconds=self._monotonic() - started,
+            status=status,
         )
+
+    async def list_keys(self, after: str | None, headers: Headers) -> Listing:
+        """A page by Id, which a query can begin after; its own pages are forgotten after some days, or when others are
+        begun."""
+        pause = self._quota.pause()
+        if pause is not None:
+            return unlisted(self._quota.unread(pause))
+        key, further = self._fields.key, "" if after is None else f" AND Id > {literal(after)}"
+        where = f"WHERE {key} != null{further} ORDER BY Id ASC LIMIT {PAGE}"
+        soql = " ".join((f"SELECT Id,{key}", f"FROM {self._fields.object}", where))
+        answer = await self._connection.call("GET", f"{self._base}/query/?q={quote(soql, safe=',')}", None, headers)
+        self._quota.note(answer)
+        found = _records(answer)
+        if found is None or not found[1]:
+            return unlisted(self._judge.unread(answer))
+        folded = [{name.casefold(): value for name, value in row.items()} for row in found[0]]
+        keys = {str(row.get(key.casefold())): str(row.get("id")) for row in folded}
+        last = str(folded[-1].get("id")) if len(folded) == PAGE else None
+        return Listing(keys=keys, after=last, health=Health.WELL, seconds=answer.seconds, status=answer.status)
 
     async def _collect(
         self,
@@ -291,7 +320,7 @@ class Salesforce:
 
     def _compare(
         self, records: list[SentRecord], rows: list[dict[str, Any]], complete: bool
-    ) -> tuple[dict[str, Seen], dict[str, str]]:
+    ) -> tuple[dict[str, Seen], dict[str, str], dict[str, list[Difference]]]:
         """Only if every record that was found is here is one that is not here not there."""
         held: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
@@ -300,17 +329,20 @@ class Salesforce:
             held.setdefault(str(folded.get(self._fields.key.casefold())), []).append(row)
         seen: dict[str, Seen] = {}
         remote_ids: dict[str, str] = {}
+        differ: dict[str, list[Difference]] = {}
         for record in records:
             found = held.get(record.record_id, [])
             if not found:
                 if complete:
                     seen[record.record_id] = Seen.ABSENT
                 continue
-            matches = len(found) == 1 and not record.deleted and self._fields.match(record, found[0])
-            seen[record.record_id] = Seen.MATCHES if matches else Seen.DIFFERS
+            unlike = [] if record.deleted else self._fields.compare(record, found[0])
+            seen[record.record_id] = Seen.DIFFERS if unlike or record.deleted or len(found) > 1 else Seen.MATCHES
+            if unlike:
+                differ[record.record_id] = unlike
             if found[0].get("Id"):
                 remote_ids[record.record_id] = str(found[0]["Id"])
-        return seen, remote_ids
+        return seen, remote_ids, differ
 
 
 def _records(answer: Answer | NoAnswer) -> tuple[list[dict[str, Any]], bool] | None:

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 from app.destinations.kinds import SalesforceOptions
 from app.resources.declaration import Resource
-from jobs.crm.mapping import FieldMap, same, text
+from jobs.crm.mapping import FieldMap, differences, text
 from jobs.crm.matching import Found
-from jobs.crm.port import SentRecord
+from jobs.crm.port import Difference, SentRecord
 
 _OTHER: Final = re.compile(r"[^A-Za-z0-9]+")
 _API_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -66,13 +66,11 @@ class Fields(FieldMap):
         key = held.get(self.key.casefold())
         return held.get(field.casefold()), Found(str(held.get("id")), None if key is None else str(key), held)
 
-    def match(self, record: SentRecord, row: Mapping[str, Any]) -> bool:
-        """Whether the row has every value that a push of the record would set."""
+    def compare(self, record: SentRecord, row: Mapping[str, Any]) -> list[Difference]:
+        """Where the row does not have what a push of the record would set."""
         held = {name.casefold(): value for name, value in row.items()}
-        return all(
-            same(value, held.get(name.casefold()), fold=name in self.folded)
-            for name, value in self._values(record).items()
-        )
+        pairs = ((name, value, held.get(name.casefold())) for name, value in self._values(record).items())
+        return differences(pairs, self.folded)
 
     def _values(self, record: SentRecord) -> dict[str, Any]:
         values = {name: _typed(value) for name, value in self.sources(record).items()}
