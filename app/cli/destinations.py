@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
@@ -17,10 +17,12 @@ import rich_click as click
 
 from app.cli.client.api_client import given
 from app.cli.client.authorization_code import Application, obtain_refresh_token
-from app.cli.command import Work, command, connection_options, options, repeated
+from app.cli.client.clock import ask_until
+from app.cli.command import Work, command, connection_options, options, repeated, timeout_option
 from app.cli.local import place
 from app.cli.local.destination_backends import DestinationBackend, choose_backend
 from app.cli.output import json_option, show, show_table, wants_json
+from app.deliveries.drift import DriftKind
 from app.destinations import kinds as domain
 from app.destinations import service
 from app.destinations.circuits.service import DEFAULT_SECONDS, CircuitOrder
@@ -29,8 +31,9 @@ from app.destinations.options import describe
 from app.destinations.presets import presets
 from app.destinations.testing.service import DestinationTestRequest
 from app.errors import Invalid, NotFound
+from app.syncs.creation import SyncRequest
 from app.syncs.rules import Mode
-from app.syncs.service import SyncRequest
+from app.vocabulary.states import FINISHED_JOB_STATES, EffectState, JobState
 
 _where_options: Final = options(
     click.option("--tenant", help="Go to the database instead, for this tenant."),
@@ -426,26 +429,100 @@ def _describe_trouble(destination: dict[str, Any]) -> str:
 @_name_argument
 @click.option(
     "--mode",
-    type=click.Choice(("missing", "all")),
+    type=click.Choice(("missing", "all", "verify")),
     default="missing",
     show_default=True,
-    help="What it lacks or has older, or everything again (after a change of its fields).",
+    help="Send what it lacks or has older, or everything again (after a change of its fields); or compare everything.",
 )
 @click.option("--type", "type_", metavar="TYPE", help="Records of this type alone.")
-async def sync(backend: DestinationBackend, name: str, mode: Mode, type_: str | None) -> None:
-    """Send a destination the records that are there already, such as to one that was added late.
+@click.option("--repair", is_flag=True, help="With --mode verify: send what is missing or different there.")
+@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Most differences to print.")
+@timeout_option("With --mode verify: how long to wait.")
+async def sync(
+    backend: DestinationBackend, name: str, mode: Mode, type_: str | None, repair: bool, limit: int, seconds: float
+) -> int:
+    """Send a destination the records that are there already, or say in what it differs.
 
     It prints the job, which `tranche jobs wait` follows. Records that are imported meanwhile do not wait behind it.
+
+    With --mode verify it waits, and prints what is missing or different there, and what is there and unknown here. Exit
+    code: 0 nothing differs, or all of it was repaired; 1 something differs; 3 still comparing.
     """
-    made = await backend.sync(name, SyncRequest(mode=mode, type=type_))
-    show(made, [_describe_sync(name, mode, made)])
+    made = await backend.sync(name, SyncRequest(mode=mode, type=type_, repair=repair))
+    if mode != "verify" or made["job_id"] is None:
+        show(made, [_describe_sync(name, mode, made)])
+        return 0
+    if not wants_json():
+        show(None, [_describe_sync(name, mode, made)])
+    job = await ask_until(
+        await backend.read_job(made["job_id"]),
+        lambda job: backend.read_job(job["job_id"]),
+        lambda job: job["state"] in FINISHED_JOB_STATES,
+        seconds=seconds,
+        pause=1.0,
+    )
+    show(job, _describe_drift(name, job, await backend.read_drift(job["job_id"], limit)))
+    if job["state"] not in FINISHED_JOB_STATES:
+        return 3
+    repaired = repair and not job["drift"]["unknown"]
+    return int(job["state"] != JobState.COMPLETED or not (repaired or not any(job["drift"].values())))
 
 
 def _describe_sync(name: str, mode: Mode, made: dict[str, Any]) -> str:
     if made["job_id"] is None:
         return f"there are no records to send {name}"
+    if mode == "verify":
+        return f"job {made['job_id']} compares {made['records']:,} records with what {name} holds"
     what = "everything" if mode == "all" else "what it lacks"
     return f"job {made['job_id']} sends {name} {what} of {made['records']:,} records"
+
+
+def _describe_drift(name: str, job: dict[str, Any], items: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for item in items:
+        for there in item["destinations"].values():
+            if (drift := there.get("drift")) is not None:
+                yield f"  {item['id']}  {_describe_difference(drift)}" + _describe_repair(job, there)
+    counts = job["drift"]
+    if any(counts.values()):
+        yield (
+            f"{name} lacks {counts['missing']:,} records, has {counts['different']:,} that differ, and "
+            f"{counts['unknown']:,} that nobody knows here"
+        )
+        if len(items) < sum(counts.values()):
+            yield f"all of them: tranche jobs items {job['job_id']} --status drift"
+    elif job["state"] == JobState.COMPLETED:
+        yield f"{name} holds what is here"
+    unread = sum(counts.get("failed", 0) for counts in job["effects"].values())
+    if unread and not (job.get("sync") or {}).get("repair"):
+        yield f"{unread:,} records could not be read back: tranche jobs show {job['job_id']}"
+    if job["error"] is not None:
+        yield job["error"]["detail"]
+    if job["state"] not in FINISHED_JOB_STATES:
+        yield f"not finished: tranche jobs wait {job['job_id']}"
+
+
+def _describe_difference(drift: dict[str, Any]) -> str:
+    if drift["kind"] == DriftKind.MISSING:
+        return "is not there"
+    if drift["kind"] == DriftKind.UNKNOWN:
+        return f"is there{_as_id(drift)}, and not here"
+    shown = [f"{f['name']} is {_quoted(f['there'])}, and here {_quoted(f['here'])}" for f in drift.get("fields", [])]
+    more = [f"{drift['more']:,} more fields"] if drift.get("more") else []
+    return "; ".join(shown + more) or f"differs there{_as_id(drift)}"
+
+
+def _as_id(drift: dict[str, Any]) -> str:
+    return f" as {drift['remote_id']}" if drift.get("remote_id") else ""
+
+
+def _quoted(value: str | None) -> str:
+    return "empty" if value is None or value == "" else repr(value)
+
+
+def _describe_repair(job: dict[str, Any], there: dict[str, Any]) -> str:
+    if not job["sync"]["repair"] or there["state"] == EffectState.SKIPPED:
+        return ""
+    return " (sent)" if there["state"] == EffectState.OK else f" ({there['state']})"
 
 
 @_command("open")

@@ -13,7 +13,8 @@ END
 now() + CASE WHEN e.open = 0 THEN interval '0 seconds' END
 
 -- part: job_end
-state = {{job_state}}, finished_at = {{finished_at}}, revision = j.revision + 1
+state = CASE WHEN j.error IS NOT NULL AND e.open = 0 THEN 'completed_with_failures' ELSE {{job_state}} END,
+    finished_at = {{finished_at}}, revision = j.revision + 1
 
 -- part: job_effects
 FROM (

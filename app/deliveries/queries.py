@@ -9,6 +9,7 @@ import msgspec
 
 from app.deliveries import before_images
 from app.deliveries.before_images import Adoption
+from app.deliveries.drift import Drift, Listing
 from app.kit.postgres.column_codec import numbers, texts
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Affected, Found, Json, Query, Seconds, query
@@ -76,6 +77,12 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """An operator requested that it be sent again."""
     forced: bool
     """What the destination has in this version already is sent all the same."""
+    verify: bool
+    """Records are read back, and sent only if `forced` and something else is there."""
+    drift: Json[dict[str, Drift]] | None
+    """By position: what was found there before."""
+    listing: Json[Listing] | None
+    """Nothing is sent: what the destination has is listed, from there on."""
     blocked_before: bool
     """The destination was blocked and the time is over: a success clears it."""
     removed: bool
@@ -123,7 +130,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     detail: str
 
 
-Asked = Literal["push", "archive", "read_back"]
+Asked = Literal["push", "archive", "read_back", "list"]
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -326,6 +333,35 @@ async def record_delivery(connection: Connection, claim: Claim, type: str, recor
             await _notify_dead_letters(connection, claim, type, indexes, _SENTENCES, _LISTED_BYTES)
         finished = None if still_open else await _finish_job(connection, claim.tenant_id, job_id)
         return Recorded(job_id, finished, record.wait)
+
+
+@query("awaited_records")
+async def awaited_records(connection: Connection, claim: Claim, record_ids: Sequence[str]) -> set[str]:
+    """Which of these records another delivery to the destination of this one is still to bring."""
+
+
+@query("note_drift")
+async def note_drift(connection: Connection, claim: Claim, drift: Json[Mapping[str, Drift]]) -> Found:
+    """By position. False: the lease was lost."""
+
+
+@query("unknown_keys")
+async def unknown_keys(connection: Connection, claim: Claim, keys: Sequence[str]) -> list[str]:
+    """Which of these keys, which a destination has, no record here has."""
+
+
+@query("record_listing")
+async def record_listing(
+    connection: Connection,
+    claim: Claim,
+    found: Sequence[str],
+    drift: Json[Mapping[str, Drift]],
+    listing: Json[Listing],
+    *,
+    attempts: int,
+    wait: Seconds | None,
+) -> Found:
+    """Write how far a list was read, and what nobody here knows. False: the lease was lost."""
 
 
 @query("keep_adoptions")

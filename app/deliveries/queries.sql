@@ -85,13 +85,13 @@ claimed AS (
     RETURNING
         d.tenant_id, d.destination_id, d.type_id, d.delivery_id, d.lease_token, d.job_id, d.request_id, d.record_ids,
         d.versions, d.indexes, d.states, d.errors, d.attempt, d.lost, d.dead_letters, d.created_at, d.absent_since,
-        d.unknown_since, d.forced
+        d.unknown_since, d.forced, d.verify, d.drift, d.listing
 )
 SELECT
     d.tenant_id, d.destination_id, d.type_id, d.delivery_id, d.lease_token AS token, d.job_id, d.request_id,
     (SELECT j.trace_context FROM jobs j WHERE j.tenant_id = :tenant_id AND j.job_id = d.job_id), d.record_ids, d.versions,
     d.indexes, d.states, d.errors, d.attempt, d.lost, :removed::boolean AS removed, :blocked_before::boolean AS blocked_before,
-    d.dead_letters IS NOT NULL OR d.forced AS resent, d.forced,
+    d.dead_letters IS NOT NULL OR d.forced AS resent, d.forced, d.verify, d.drift, d.listing,
     extract(epoch FROM now() - d.created_at)::float8 AS age,
     extract(epoch FROM now() - d.absent_since)::float8 AS absent_for,
     extract(epoch FROM d.absent_since)::float8 AS absent_since,
@@ -262,6 +262,61 @@ SELECT h.job_id, c.open
 FROM held h
 CROSS JOIN counted c;
 
+-- name: awaited_records
+-- Which of these records another delivery to the destination is still to bring, or brings now.
+SELECT DISTINCT k.record_id
+FROM (
+    SELECT p.delivery_id, p.type_id, p.record_ids, p.verify FROM deliveries p
+    WHERE p.tenant_id = :tenant_id AND p.destination_id = :destination_id AND p.state = 'pending'
+    UNION ALL
+    SELECT s.delivery_id, s.type_id, s.record_ids, s.verify FROM deliveries s
+    WHERE s.tenant_id = :tenant_id AND s.destination_id = :destination_id AND s.state = 'sending'
+) d
+CROSS JOIN unnest(d.record_ids) AS k(record_id)
+WHERE d.type_id = :type_id AND NOT d.verify AND k.record_id = ANY (:record_ids::text[]);
+
+-- name: note_drift
+-- What a verification found (JSON, by position), before anything is sent because of it; no row: the lease was lost.
+UPDATE deliveries d SET drift = coalesce(d.drift, '{}') || :drift::text::jsonb
+WHERE d.tenant_id = :tenant_id AND d.delivery_id = :delivery_id AND d.lease_token = :token AND d.state = 'sending'
+RETURNING 1;
+
+-- name: unknown_keys
+-- Which of these keys no record here has. One of a record that was removed after it had been there is compared with the
+-- records, and is not among these.
+SELECT k.key
+FROM unnest(:keys::text[]) AS k(key)
+WHERE NOT EXISTS (
+    SELECT FROM records r
+    WHERE r.tenant_id = :tenant_id AND r.type_id = :type_id AND r.record_id = k.key
+        AND (NOT r.deleted OR EXISTS (
+            SELECT FROM record_syncs s
+            WHERE s.tenant_id = :tenant_id AND s.destination_id = :destination_id AND s.type_id = :type_id
+                AND s.record_id = k.key
+        ))
+)
+ORDER BY k.key;
+
+-- name: record_listing
+-- What a list showed, or a part of it: the keys that nobody here knows, each with its drift (JSON, by position), and how far
+-- it was read (JSON). `wait`: as in record_delivery. No row: the lease was lost.
+UPDATE deliveries d
+SET
+    record_ids = d.record_ids || :found::text[],
+    versions = d.versions || array_fill(0::bigint, ARRAY[cardinality(:found)]),
+    states = d.states || repeat('s', cardinality(:found)),
+    drift = nullif(coalesce(d.drift, '{}') || :drift::text::jsonb, '{}'),
+    listing = :listing::text::jsonb,
+    attempt = :attempts,
+    state = CASE WHEN :wait::interval IS NULL THEN 'done' ELSE 'pending' END,
+    next_attempt_at = greatest(now() + :wait::interval, CASE WHEN :wait::interval IS NULL THEN d.next_attempt_at END),
+    finished_at = now() + CASE WHEN :wait::interval IS NULL THEN interval '0 seconds' END,
+    lost = 0,
+    lease_token = NULL,
+    lease_until = NULL
+WHERE d.tenant_id = :tenant_id AND d.delivery_id = :delivery_id AND d.lease_token = :token AND d.state = 'sending'
+RETURNING 1;
+
 -- name: keep_adoptions
 -- Records that were found at the destination of a claimed delivery, with what they hold (JSON), before they are written to;
 -- returns those that are kept. One that another record of ours has adopted is not, and none is if the lease was lost.
@@ -429,11 +484,12 @@ SELECT DISTINCT d.tenant_id FROM deliveries d WHERE d.state = 'sending' AND d.le
 
 -- name: release_lost
 -- What the lost worker sent is not known: its open items become `unknown`, and are read back before anything is
--- sent again. The attempt it spent stays spent.
+-- sent again; unless all that it had to do was to read. The attempt it spent stays spent.
 WITH lost AS MATERIALIZED (
     SELECT
         d.delivery_id, d.destination_id, d.type_id, d.job_id, d.record_ids, d.versions, d.indexes, d.states, d.errors,
-        translate(d.states, 'pr', 'uu') AS new_states, now() AS at,
+        CASE WHEN d.verify AND NOT d.forced THEN d.states ELSE translate(d.states, 'pr', 'uu') END AS new_states,
+        now() AS at,
         format(
             'a worker took it up, as attempt %s, and stopped before %s without a word: whether and when it sent it is '
                 || 'not known',
@@ -504,8 +560,8 @@ doubted AS (
 counted AS (
     UPDATE effects e
     SET
-        pending = e.pending - count_state(l.states, 'p'),
-        retry = e.retry - count_state(l.states, 'r'),
+        pending = e.pending + count_state(l.new_states, 'p') - count_state(l.states, 'p'),
+        retry = e.retry + count_state(l.new_states, 'r') - count_state(l.states, 'r'),
         unknown = e.unknown + count_state(l.new_states, 'u') - count_state(l.states, 'u')
     FROM lost l
     WHERE e.tenant_id = $1 AND e.job_id = l.job_id AND e.destination_id = l.destination_id

@@ -212,6 +212,11 @@ def options_for(resource: Resource, destination: str, options: Mapping[str, Any]
     return {name: value for name, value in options.items() if name not in strange} | dict(own)
 
 
+def reads_back(kind: str, options: Mapping[str, Any]) -> bool:
+    """Whether a destination shows what it holds; options as `options_for` returns them."""
+    return kind != HttpOptions.KIND or any(options.get(name) is not None for name in ("read", "read_path"))
+
+
 def names_of(kind: str) -> set[str]:
     return set(KINDS[kind].options.__struct_fields__) if kind in KINDS else set()
 

@@ -16,6 +16,8 @@ Names = Annotated[dict[Name, Name | None], Meta(max_length=1000)]
 MatchOn = Name | Names | None
 LIMITS: Final = ("batch_size", "concurrency", "rate", "connect_timeout", "total_timeout")
 """Options that say how a destination wants to be called; null leaves it to the settings."""
+UNSENT: Final = (*LIMITS, "verify_every")
+"""Options that make no difference to what a call contains."""
 
 
 class OptionsError(ValueError):
@@ -40,6 +42,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """seconds to wait for a connection"""
     total_timeout: Annotated[float, Meta(ge=1, le=60)] | None = None
     """seconds for the whole call"""
+    verify_every: Annotated[float, Meta(ge=3600, le=31_536_000)] | None = None
+    """seconds after which what it holds is compared with what is here once more (`sync` with the mode `verify`); null:
+    only when somebody asks for it"""
     fields: Names = {}
     """our field or attribute → its name there, or null: it is not sent; `TYPE.NAME` for records of one type alone"""
 

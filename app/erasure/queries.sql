@@ -98,6 +98,9 @@ named AS (
         ),
         not_restored = d.not_restored - ARRAY(
             SELECT (u.place - 1)::text FROM unnest(d.record_ids) WITH ORDINALITY AS u(id, place) WHERE u.id = ANY (:ids)
+        ),
+        drift = d.drift - ARRAY(
+            SELECT (u.place - 1)::text FROM unnest(d.record_ids) WITH ORDINALITY AS u(id, place) WHERE u.id = ANY (:ids)
         )
     WHERE d.tenant_id = :tenant_id AND d.delivery_id = ANY (ARRAY(SELECT p.delivery_id FROM page p WHERE p.hit))
 ),

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 
@@ -10,6 +11,14 @@ from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Json, Query, query
 from app.vocabulary.outcomes_wire import JobError, JobOptions
 from app.vocabulary.states import ErrorCode, JobKind, JobState, Result
+
+
+class SyncAsked(msgspec.Struct, frozen=True):
+    """What a sync is to do."""
+
+    destination: str
+    mode: Literal["missing", "all", "verify"]
+    repair: bool = False
 
 
 class JobRow(msgspec.Struct, frozen=True):
@@ -40,6 +49,7 @@ class JobRow(msgspec.Struct, frozen=True):
     retried: bool
     """Other jobs name this one as their root; only in the document of a single job."""
     waiting: Json[JobError] | None
+    sync: Json[SyncAsked] | None
 
 
 class Effects(msgspec.Struct, frozen=True):
@@ -62,6 +72,17 @@ class EffectRow(Effects, frozen=True, kw_only=True):
     blocked_for: float | None
     sealed: bytes | None
     """The beginning of its credentials, which names their key; `None`: nothing goes there now."""
+
+
+class DriftCounts(msgspec.Struct, frozen=True):
+    """Records in which a destination differs from what is here, repaired or not."""
+
+    missing: int = 0
+    """They are here, and not there."""
+    different: int = 0
+    """Fields of them hold something else there."""
+    unknown: int = 0
+    """They are there under keys of ours that no record here has, or whose records were removed."""
 
 
 class ClusterRow(msgspec.Struct, frozen=True):
@@ -140,6 +161,14 @@ _read_not_restored = Query[[int, uuid.UUID], list[tuple[str, int]]]("read_not_re
 async def read_not_restored(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> dict[str, int]:
     """By destination, items of an undo of which something was left as it is there."""
     return dict(await _read_not_restored(connection, tenant_id, job_id))
+
+
+_read_drift = Query[[int, uuid.UUID], list[tuple[str, int]]]("read_drift")
+
+
+async def read_drift(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> DriftCounts:
+    """In what a destination differs, as far as a sync has compared it."""
+    return DriftCounts(**dict(await _read_drift(connection, tenant_id, job_id)))
 
 
 read_next_attempt = Query[[int, uuid.UUID], float | None]("read_next_attempt")

@@ -3,6 +3,7 @@
 -- part: job_columns
 j.job_id, j.kind, j.type, j.state, j.root_job_id, j.request_id, j.options, j.total, j.succeeded, j.failed, j.retry, j.results,
     j.created_at, j.finished_at, j.bytes, j.started_at, j.applied_at, j.error, j.waiting, j.dead_letters_trimmed,
+    CASE WHEN j.kind = 'sync' THEN j.options END AS sync,
     -- An import of a release before file imports never stored its size apart; an upload cut off has none.
     coalesce(j.items, CASE WHEN j.bytes = 0 AND j.state <> 'receiving' THEN j.total END) AS items,
     extract(epoch FROM coalesce(j.applied_at, j.finished_at, now()) - j.started_at)::float8 AS worked
@@ -125,6 +126,14 @@ SELECT
     j.finished_at IS NOT NULL AS finished
 FROM jobs j
 JOIN unnest($1::int[], $2::uuid[]) AS w(tenant_id, job_id) ON j.tenant_id = w.tenant_id AND j.job_id = w.job_id;
+
+-- name: read_drift
+-- Of a sync that verifies: how many records differ in which way.
+SELECT f.value ->> 'kind' AS kind, count(*)::int AS count
+FROM deliveries x
+CROSS JOIN jsonb_each(x.drift) f
+WHERE x.tenant_id = $1 AND x.job_id = $2 AND x.drift IS NOT NULL
+GROUP BY f.value ->> 'kind';
 
 -- name: read_not_restored
 -- Of an undo: by destination, how many of its items left something there as it is.

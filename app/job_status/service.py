@@ -16,7 +16,7 @@ from app.errors import NotFound
 from app.job_status import queries
 from app.job_status.attempts import Merged, read_family
 from app.job_status.lineage_queries import Attempt, read_relatives
-from app.job_status.queries import EffectRow, Effects, Failure, JobRow, Wanted
+from app.job_status.queries import DriftCounts, EffectRow, Effects, Failure, JobRow, SyncAsked, Wanted
 from app.kit.postgres.database import Connection
 from app.kit.postgres.transactions import one_moment
 from app.kit.worker_registry import Workers
@@ -70,6 +70,8 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     summary: Summary
     results: dict[Result, int]
     effects: dict[str, Effects]
+    sync: SyncAsked | UnsetType = UNSET
+    """Of a job of the kind `sync`."""
     request_id: str
     status_url: str
     items_url: str
@@ -93,6 +95,8 @@ class Job(JobSummary, frozen=True, kw_only=True):
     not_restored: dict[str, int] | UnsetType = UNSET
     """Of an undo: by destination, items of which something was left there as it is, because nobody knows what was there
     before; each item names the fields."""
+    drift: DriftCounts | UnsetType = UNSET
+    """Of a sync with the mode `verify`: in what the destination differs; `/items?status=drift` names each."""
     compensated_by: uuid.UUID | None = None
     """The job that takes back the items that some destination refused (`consistency=all_destinations`)."""
     stale: Stale = UNSET
@@ -151,11 +155,14 @@ async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) ->
         relatives = await read_relatives(connection, tenant_id, job_id)
         is_undo = row.kind == JobKind.UNDO
         left = await queries.read_not_restored(connection, tenant_id, job_id) if is_undo else {}
+        verifies = row.sync is not None and row.sync.mode == "verify"
+        drift = await queries.read_drift(connection, tenant_id, job_id) if verifies else UNSET
     job = Job(
         **_summarize(row, effects),
         failures=_merge_clusters(local) + remote,
         **msgspec.structs.asdict(relatives),
         not_restored=left or UNSET,
+        drift=drift,
         **again,
     )
     return JobView(job, _find_needs(row, effects), row.revision, _next_look(job, waiting))
@@ -236,6 +243,7 @@ def _summarize(row: JobRow, effects: Collection[EffectRow], workers: Workers | N
         "waiting": _read_waiting(row, effects, workers),
         "summary": Summary(row.total, row.succeeded, row.failed, row.retry),
         "effects": _by_name(effects),
+        "sync": row.sync or UNSET,
         **job_urls(row.job_id),
     }
 

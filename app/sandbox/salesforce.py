@@ -34,6 +34,10 @@ MAX_CHUNKS: Final = 10
 DAILY_CALLS: Final = 1_000_000
 
 _QUERY: Final = re.compile(r"SELECT ([\w,]+) FROM (Contact|Account) WHERE (\w+) IN \((.*)\)", re.DOTALL | re.ASCII)
+_LISTED: Final = re.compile(
+    r"SELECT ([\w,]+) FROM (Contact|Account) WHERE (\w+) != null(?: AND Id > '(\w+)')? ORDER BY Id ASC LIMIT (\d{1,4})",
+    re.ASCII,
+)
 _LITERAL: Final = re.compile(r"'((?:[^'\\]|\\.)*)'(?:,|$)", re.DOTALL)
 _REFERENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 _QUERIED: Final = re.compile(r"/services/data/v[0-9]+[.]0/query/?[?]q=(.*)")
@@ -268,7 +272,7 @@ class Sandbox(Vendor):
         return self._answer(200, {"name": of.name, "keyPrefix": of.prefix, "fields": fields})
 
     def query(self, visit: Visit) -> Answer:
-        """`SELECT fields FROM object WHERE field IN (…)`, and nothing else."""
+        """`SELECT fields FROM object WHERE field IN (…)`, or `WHERE field != null` by Id, and nothing else."""
         if len(visit.call.path) + len(quote(visit.query.get("q", ""))) > MAX_URI:
             return self._error(414, "URI_TOO_LONG", "The length of the URI exceeds the limit.")
         status, body = self._select(visit, visit.query.get("q", ""))
@@ -279,15 +283,15 @@ class Sandbox(Vendor):
             return 400, [
                 {"message": "SOQL statements cannot be longer than 100000 characters.", "errorCode": "MALFORMED_QUERY"}
             ]
-        found = _QUERY.fullmatch(soql)
+        listed, found = _LISTED.fullmatch(soql), _QUERY.fullmatch(soql)
+        if listed is not None:
+            return self._list(visit, listed)
         if found is None:
             return 400, [{"message": "unexpected token", "errorCode": "MALFORMED_QUERY"}]
         of, names = OBJECTS[found[2]], found[1].split(",")
-        missing = of.missing_column(visit, [*names, found[3]])
+        missing = self._no_column(visit, of, names, found[3])
         if missing is not None:
-            place = f"\nSELECT {found[1]} FROM\n^\nERROR at Row:1:Column:8\n"
-            words = f"{place}No such column '{missing}' on entity '{of.name}'."
-            return 400, [{"message": words, "errorCode": "INVALID_FIELD"}]
+            return 400, missing
         keys = [
             _ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[1]), literal)
             for literal in _LITERAL.findall(found[4])
@@ -303,12 +307,38 @@ class Sandbox(Vendor):
         for key, record in there[:MAX_ROWS]:
             held = record.properties
             if not visit.omitted(key, str(held.get("Email") or "")):
-                url = f"/services/data/{visit.path['version']}/sobjects/{of.name}/{record.id}"
-                values = {name: held.get(name) for name in names} | {"Id": record.id}
-                records.append({"attributes": {"type": of.name, "url": url}, **values})
+                records.append(_row(visit, of, names, record))
         page = {"totalSize": len(there), "done": len(there) <= MAX_ROWS, "records": records}
         more = {"nextRecordsUrl": f"/services/data/{visit.path['version']}/query/01gTRANCHE-{MAX_ROWS}"}
         return 200, page if page["done"] else page | more
+
+    def _list(self, visit: Visit, found: re.Match[str]) -> tuple[int, Any]:
+        """Records that have a value in a field, in the order of their Ids, after one of them."""
+        of, names = OBJECTS[found[2]], found[1].split(",")
+        missing = self._no_column(visit, of, names, found[3])
+        if missing is not None:
+            return 400, missing
+        there = sorted(
+            (
+                r
+                for r in visit.objects.of(of.name)
+                if r.portal == visit.portal and r.properties.get(found[3]) and r.id > (found[4] or "")
+            ),
+            key=lambda r: r.id,
+        )[: int(found[5])]
+        visit.call.n = len(there)
+        shown = [r for r in there if not visit.omitted(r.key, str(r.properties.get("Email") or ""))]
+        records = [_row(visit, of, names, record) for record in shown]
+        return 200, {"totalSize": len(there), "done": True, "records": records}
+
+    @staticmethod
+    def _no_column(visit: Visit, of: SObject, names: list[str], field: str) -> list[dict[str, str]] | None:
+        """The refusal of a query that names a column which the object does not have."""
+        missing = of.missing_column(visit, [*names, field])
+        if missing is None:
+            return None
+        place = f"\nSELECT {','.join(names)} FROM\n^\nERROR at Row:1:Column:8\n"
+        return [{"message": f"{place}No such column '{missing}' on entity '{of.name}'.", "errorCode": "INVALID_FIELD"}]
 
     def _parse(self, visit: Visit, field: str | None, *, by_id: bool = False) -> tuple[Collection, list[SObject]]:
         """The records of an upsert by this field, or without one those of a creation; and the object of each."""
@@ -444,6 +474,13 @@ def _described(column: Column | None) -> dict[str, Any]:
 
 def _item(code: str, message: str, *fields: str) -> dict[str, Any]:
     return {"statusCode": code, "message": message, "fields": list(fields)}
+
+
+def _row(visit: Visit, of: SObject, names: list[str], record: Record) -> dict[str, Any]:
+    """A record as a query shows it."""
+    url = f"/services/data/{visit.path['version']}/sobjects/{of.name}/{record.id}"
+    values = {name: record.properties.get(name) for name in names} | {"Id": record.id}
+    return {"attributes": {"type": of.name, "url": url}, **values}
 
 
 def _failed(error: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from app.http.request_context import Exchange
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
 from app.resource_types.catalog import Catalog
-from app.syncs import service
-from app.syncs.service import SyncRequest
+from app.syncs import creation
+from app.syncs.creation import SyncRequest
 
 
 class Sync(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ async def sync_destination(
     loses nothing: another one goes on from there. It can be canceled.
     """
     async with database.connection() as connection:
-        asked = await service.ask(
+        asked = await creation.create(
             connection,
             principal.tenant_id,
             name,

@@ -2,8 +2,10 @@
 -- its job's row until the transaction ends that books them.
 
 -- name: find_destination_to_sync
-SELECT d.destination_id FROM destinations d
-WHERE d.tenant_id = $1 AND d.name = $2 AND d.state <> 'removed';
+-- One sync of a destination is asked for at a time.
+SELECT d.destination_id, d.kind, d.options FROM destinations d
+WHERE d.tenant_id = $1 AND d.name = $2 AND d.state <> 'removed'
+FOR NO KEY UPDATE;
 
 -- name: takes_records
 -- Whether records of the type go to the destination.
@@ -108,15 +110,74 @@ job AS (
 )
 INSERT INTO deliveries (
     tenant_id, destination_id, type_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes, states,
-    forced
+    forced, verify
 )
 SELECT
     :tenant_id, :destination_id, :type_id, :job_id, :request_id, :first_index + c.low - 1, :first_index + c.high - 1,
     (:record_ids::text[])[c.low:c.high], (:versions::bigint[])[c.low:c.high],
     ARRAY(SELECT generate_series(:first_index + c.low - 1, :first_index + c.high - 1)), repeat('p', c.high - c.low + 1),
-    :everything
+    :forced, :verify
 FROM unnest(:lows::int[], :highs::int[]) AS c(low, high)
 ORDER BY c.low;
+
+-- name: book_listing
+-- A delivery that lists what the destination has of a type, from there on (JSON). It has no items yet. The job's row is held.
+INSERT INTO deliveries (
+    tenant_id, destination_id, type_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes, states,
+    verify, listing
+)
+VALUES (
+    :tenant_id, :destination_id, :type_id, :job_id, :request_id, :first_index, :first_index - 1, '{}', '{}', '{}', '', true,
+    :listing::text::jsonb
+);
+
+-- name: read_listing
+-- The delivery that lists, and is the last of its job.
+SELECT d.delivery_id, d.record_ids, d.listing, d.state = 'done' AS done
+FROM deliveries d
+WHERE d.tenant_id = :tenant_id AND d.job_id = :job_id AND d.destination_id = :destination_id AND d.listing IS NOT NULL
+    AND d.first_index = :first_index;
+
+-- name: book_unknown
+-- What a list showed and nobody here knows are items of the job. The job's row is held.
+WITH chunk AS (
+    INSERT INTO job_chunks (tenant_id, job_id, first_index, item_count, outcomes)
+    VALUES (:tenant_id, :job_id, :first_index, :count, :outcomes)
+),
+effect AS (
+    UPDATE effects e SET skipped = e.skipped + :count
+    WHERE e.tenant_id = :tenant_id AND e.job_id = :job_id AND e.destination_id = :destination_id
+),
+job AS (
+    UPDATE jobs j
+    SET total = j.total + :count, succeeded = j.succeeded + :count, results = :results::text::jsonb, revision = j.revision + 1
+    WHERE j.tenant_id = :tenant_id AND j.job_id = :job_id
+)
+UPDATE deliveries d
+SET
+    last_index = :first_index + :count - 1,
+    indexes = ARRAY(SELECT generate_series(:first_index, :first_index + :count - 1))
+WHERE d.tenant_id = :tenant_id AND d.delivery_id = :delivery_id;
+
+-- name: drop_listing
+-- It found nothing that nobody here knows, and the next delivery begins at the same item.
+DELETE FROM deliveries d WHERE d.tenant_id = $1 AND d.delivery_id = $2;
+
+-- name: note_sync_error
+-- A part of a sync could not be done (JSON).
+UPDATE jobs j SET error = $3::text::jsonb WHERE j.tenant_id = $1 AND j.job_id = $2;
+
+-- name: note_verification
+UPDATE destinations d SET verified_at = now() WHERE d.tenant_id = $1 AND d.destination_id = $2;
+
+-- name: due_verifications
+-- Destinations whose records are to be compared again by now (option verify_every, in seconds).
+SELECT d.tenant_id, d.destination_id, d.name
+FROM destinations d
+JOIN tenants t ON t.tenant_id = d.tenant_id AND t.disabled_at IS NULL
+WHERE d.options ? 'verify_every' AND d.state = 'active'
+    AND coalesce(d.verified_at, d.created_at) + (d.options ->> 'verify_every')::float8 * interval '1 second' <= now()
+LIMIT 100;
 
 -- name: move_sync
 UPDATE jobs j SET sync = $3::text::jsonb, items = CASE WHEN $3::text IS NULL THEN j.total ELSE j.items END

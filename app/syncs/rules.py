@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-Mode = Literal["missing", "all"]
+Mode = Literal["missing", "all", "verify"]
 
 
 class Cursor(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,6 +16,10 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     """Those that are left, the present one first."""
     after: str = ""
     """The last record of the present type."""
+    repair: bool = False
+    """What differs is sent (`verify`)."""
+    listing: bool = False
+    """The records of the present type were all taken, and what the destination has of it is being listed."""
 
     def past(self, last: str) -> "Cursor":
         """After this record."""
@@ -24,7 +28,11 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     def next_type(self) -> "Cursor | None":
         """At the beginning of the next type; `None`: that was all."""
         left = self.type_ids[1:]
-        return msgspec.structs.replace(self, type_ids=left, after="") if left else None
+        return msgspec.structs.replace(self, type_ids=left, after="", listing=False) if left else None
+
+    def list_there(self) -> "Cursor":
+        """At the list of what is there."""
+        return msgspec.structs.replace(self, listing=True)
 
 
 def cuts(count: int, size: int) -> tuple[list[int], list[int]]:

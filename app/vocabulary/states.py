@@ -94,7 +94,8 @@ class EffectState(StrEnum):
     DEAD = "dead"
     """Attempts or time ran out; a dead letter waits for an operator."""
     SKIPPED = "skipped"
-    """Nothing to send: the destination was removed before the first attempt, or the request was a dry run."""
+    """Nothing was sent: the destination was removed before the first attempt, the request was a dry run, or a
+    verification left it as it is."""
 
 
 OPEN_STATES: Final = frozenset({EffectState.PENDING, EffectState.RETRY, EffectState.UNKNOWN})

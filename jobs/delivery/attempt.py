@@ -24,6 +24,7 @@ from jobs.delivery.attempt_items import batches
 from jobs.delivery.clients import DestinationContext
 from jobs.delivery.reconciliation import Reconciliation
 from jobs.delivery.recorder import Recorder
+from jobs.delivery.verification import Verification
 
 log = structlog.get_logger()
 
@@ -44,6 +45,7 @@ class DeliveryAttempt:
         self._database = database
         self._recorder = recorder
         self._reconciliation = Reconciliation(calls, grace=context.policy.reconcile_grace)
+        self._verification = Verification(calls, database, attempts=context.policy.retry.attempts)
         self._memory = context.state.memory
         self._began = time.monotonic()
         self._loaded = 0
@@ -77,7 +79,12 @@ class DeliveryAttempt:
 
     async def _deliver(self) -> None:
         limit = self._policy.retry.attempts
-        self._drop_overtaken()
+        if self._claim.verify:
+            await self._verification.run()
+            if self._verification.unread or not self._items.open():
+                return  # what differs goes when all of it is known: few deliveries have anything of the kind
+        else:
+            self._drop_overtaken()
         if self._claim.lost >= limit:
             # Else a delivery that crashes every worker that sends it would go on for ever.
             self._exhaust(EffectState.UNKNOWN, EffectState.RETRY)
@@ -190,7 +197,8 @@ class DeliveryAttempt:
     def _conclude(self) -> Record:
         claim, items, calls = self._claim, self._items, self._calls
         # A circuit that rejects and a CRM that asks for silence cost no attempt.
-        counts = (calls.wrote or self._reconciliation.failed or self._failed) and not calls.paused
+        unread = self._reconciliation.failed or self._verification.failed
+        counts = (calls.wrote or unread or self._failed) and not calls.paused
         attempts = claim.attempt if counts else claim.attempt - 1
         if not self._crm.reads_back and not self._crm.repeatable:
             resend.escalate(items)
@@ -240,4 +248,4 @@ class DeliveryAttempt:
     def _exhaust(self, *states: EffectState) -> None:
         """Dead-letter these items, but none that never was tried."""
         attempts = min(self._claim.attempt, self._policy.retry.attempts)
-        self._items.exhaust(self._items.within(*states), attempts)
+        self._items.exhaust(self._items.within(*states), attempts, unread=self._verification.unread)

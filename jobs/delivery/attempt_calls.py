@@ -1,5 +1,6 @@
 """The calls of one attempt: on a lease that outlasts them, by the guarded client, logged and applied to its items."""
 
+import functools
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,9 +20,9 @@ from app.resources.types.contacts import CONTACTS
 from app.tracing.context import TraceContext
 from app.vocabulary.states import OPEN_STATES, EffectState, ErrorCode
 from jobs.breaker.rules import Permits, Rejected
-from jobs.crm.port import Headers, Health, ReadBack, Reply, SentRecord
+from jobs.crm.port import Headers, Health, Listing, ReadBack, Reply, SentRecord
 from jobs.delivery.attempt_items import AttemptItems, Batch
-from jobs.delivery.call_log import CallInProgress, CallLog
+from jobs.delivery.call_log import READING, CallInProgress, CallLog
 from jobs.delivery.clients import DestinationContext
 from jobs.delivery.guarded_client import GuardedClient
 from jobs.delivery.recorder import Block
@@ -30,7 +31,7 @@ log = structlog.get_logger()
 
 _LEASE_MARGIN: Final = 2.0
 
-_Answer = TypeVar("_Answer", Reply, ReadBack)
+_Answer = TypeVar("_Answer", Reply, ReadBack, Listing)
 
 
 class AttemptCalls:
@@ -100,9 +101,13 @@ class AttemptCalls:
             log.warning("adoptions_not_kept", delivery_id=self.claim.delivery_id, error=error)
             return frozenset()
 
-    async def read_back(self, records: list[SentRecord]) -> ReadBack | None:
+    async def read_back(self, records: list[SentRecord], *, by_fields: bool = False) -> ReadBack | None:
         """`None`: no call was made, or it says nothing."""
-        return await self._call("read_back", records, self.crm.read_back)
+        return await self._call("read_back", records, functools.partial(self.crm.read_back, by_fields=by_fields))
+
+    async def list_keys(self, after: str | None) -> Listing | None:
+        """`None`: no call was made, or it says nothing."""
+        return await self._call("list", [], lambda _, headers: self.crm.list_keys(after, headers))
 
     async def _call(
         self,
@@ -175,7 +180,7 @@ class AttemptCalls:
             return
         self.made = True
         self.log.interrupted(call, time.monotonic() - call.started, detail)
-        if call.operation == "read_back":
+        if call.operation in READING:
             return
         self.wrote = True
         for position in call.positions:
@@ -185,6 +190,6 @@ class AttemptCalls:
             self.items.settle(position, EffectState.UNKNOWN, code=ErrorCode.OUTCOME_UNKNOWN, detail=in_doubt)
 
 
-def _settles(reply: Reply | ReadBack) -> bool:
+def _settles(reply: Reply | ReadBack | Listing) -> bool:
     """Whether an answer says of some records more than that nothing was done."""
     return isinstance(reply, Reply) and any(o.state is not EffectState.RETRY for o in reply.outcomes)

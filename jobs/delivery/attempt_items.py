@@ -1,6 +1,6 @@
 """The items of a claimed delivery, as they change during one attempt. No I/O, and nothing here calls the attempt."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -27,8 +27,10 @@ class AttemptItems:
         self.errors = dict(claim.errors)
         self.sync_states: dict[str, RecordState] = {}
         """By record: its present fields, and what the destination holds of it."""
-        self.remote_ids: dict[str, str] = {}
-        """What a read-back found of records that are to be archived."""
+        self.remote_ids: dict[str, str | None] = {}
+        """What a read-back found of records that are to be archived, or that differ."""
+        self._left: set[int] = set()
+        """Items that failed without having been sent."""
         self.not_restored: dict[str, NotRestored] = {}
         """By position: what an undo could not restore at this destination."""
         self._results: dict[int, Tried] = {}
@@ -132,6 +134,33 @@ class AttemptItems:
         self.errors.pop(str(position), None)
         self._note_not_restored(position, {})
 
+    def confirm(self, position: int, remote_id: str | None) -> None:
+        """It is there as it is here. What is known already is not written once more."""
+        s = self.sync_state(position)
+        new_id = remote_id is not None and remote_id != s.remote_id and not s.deleted
+        if s.synced_version < s.version or s.doubtful or s.troubled or new_id:
+            self.settle(position, EffectState.OK, remote_id=remote_id)
+        else:
+            self.states[position] = EffectState.OK
+            self.errors.pop(str(position), None)
+
+    def skip(self, position: int) -> None:
+        """Nothing is to be sent, and nothing is known of it that was not before."""
+        self.states[position] = EffectState.SKIPPED
+        self.errors.pop(str(position), None)
+
+    def leave(self, position: int, code: ErrorCode, detail: str) -> None:
+        """It could not be compared. Nothing was sent that an operator would have to look after."""
+        self.states[position] = EffectState.FAILED
+        self.set_error(position, code, detail)
+        self._left.add(position)
+
+    def know(self, position: int, remote_id: str | None) -> None:
+        """The record there has this id; `None`: there is none, so it is made anew."""
+        s = self.sync_state(position)
+        if not s.adopted:
+            self.remote_ids[s.record_id] = remote_id
+
     def keep_record(self, position: int) -> None:
         """A tombstone whose record is not ours to archive: nothing is sent."""
         self.settle(position, EffectState.OK)
@@ -162,10 +191,13 @@ class AttemptItems:
         version = known.version if known else self._claim.versions[position]
         self._results[position] = Tried(record_id, EffectState.DEAD.value, version, 0, None, code, detail)
 
-    def exhaust(self, positions: Iterable[int], attempts: int) -> None:
-        """Attempts or time ran out for them."""
+    def exhaust(self, positions: Iterable[int], attempts: int, *, unread: Container[int] = ()) -> None:
+        """Attempts or time ran out for them; `unread` were to be compared, and could not be."""
         for position in positions:
             last = self.errors.get(str(position), ItemError(ErrorCode.DESTINATION_UNAVAILABLE.value, ""))
+            if position in unread:
+                self.leave(position, ErrorCode(last.code), last.detail)
+                continue
             in_doubt = self.states[position] is EffectState.UNKNOWN
             code = ErrorCode.OUTCOME_UNKNOWN if in_doubt else ErrorCode.RETRIES_EXHAUSTED
             tries = f"{attempts} attempt{'' if attempts == 1 else 's'}"
@@ -187,7 +219,9 @@ class AttemptItems:
                 self.errors[str(position)].detail,
             )
             for position, state in enumerate(self.states)
-            if state in (EffectState.FAILED, EffectState.DEAD) and STATE_CODE[state] != claim.states[position]
+            if state in (EffectState.FAILED, EffectState.DEAD)
+            and STATE_CODE[state] != claim.states[position]
+            and position not in self._left
         ]
 
 

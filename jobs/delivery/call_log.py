@@ -7,12 +7,14 @@ import msgspec
 
 from app.deliveries.queries import Asked, Call
 from app.vocabulary.states import EffectState
-from jobs.crm.port import ReadBack, Reply, Seen
+from jobs.crm.port import Listing, ReadBack, Reply, Seen
 
 MOST_CALLS: Final = 50
 """Per attempt; halving a batch of 100 down to several faulty records makes more. Calls that left items in doubt are
 kept whatever their number."""
-_VERBS: Final[dict[Asked, str]] = {"push": "upsert", "archive": "archive", "read_back": "read-back"}
+_VERBS: Final[dict[Asked, str]] = {"push": "upsert", "archive": "archive", "read_back": "read-back", "list": "list"}
+READING: Final = frozenset[Asked]({"read_back", "list"})
+"""Calls that change nothing there."""
 
 
 class CallInProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,9 +38,11 @@ class CallLog:
         self._items = items
         self._calls: list[Call] = []
 
-    def answered(self, call: CallInProgress, reply: Reply | ReadBack) -> None:
+    def answered(self, call: CallInProgress, reply: Reply | ReadBack | Listing) -> None:
         """Keep a call, unless all of it went well."""
         count = len(call.positions)
+        if isinstance(reply, Listing):
+            return  # nothing hangs on it that would have to be explained
         if isinstance(reply, Reply):
             bad = [o for o in reply.outcomes if o.state is not EffectState.OK]
             well = count - len(bad)
@@ -55,7 +59,7 @@ class CallLog:
 
     def interrupted(self, call: CallInProgress, seconds: float, detail: str) -> None:
         """The call ended before its answer."""
-        self._add(call, seconds, None, detail, lost=call.operation != "read_back")
+        self._add(call, seconds, None, detail, lost=call.operation not in READING)
 
     def _add(self, call: CallInProgress, seconds: float, status: int | None, detail: str, *, lost: bool) -> None:
         every = len(call.positions) == self._items

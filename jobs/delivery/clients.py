@@ -12,7 +12,7 @@ from app.deliveries import queries
 from app.deliveries.queries import Route
 from app.destinations.credentials import RefreshTokenCredentials, Renewed
 from app.destinations.kinds import KINDS, options_for
-from app.destinations.options import LIMITS
+from app.destinations.options import UNSENT
 from app.destinations.presets import resolve_preset
 from app.errors import SettingsError, TrancheError
 from app.kit.encryption import Vault
@@ -199,5 +199,5 @@ class ClientFactory(msgspec.Struct, frozen=True, eq=False):
 
 def hash_options(options: dict[str, Any]) -> str:
     """The same for two destinations that are sent the same; empty without options."""
-    others = {name: value for name, value in resolve_preset(options).items() if name not in LIMITS}
+    others = {name: value for name, value in resolve_preset(options).items() if name not in UNSENT}
     return hashlib.sha256(msgspec.json.encode(others, order="sorted")).hexdigest()[:16] if others else ""

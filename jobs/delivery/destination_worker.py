@@ -30,6 +30,7 @@ from jobs.breaker.rules import Permits, Rejected
 from jobs.delivery.attempt import DeliveryAttempt
 from jobs.delivery.attempt_calls import AttemptCalls
 from jobs.delivery.clients import DestinationContext
+from jobs.delivery.listing_attempt import ListingAttempt
 from jobs.delivery.recorder import Recorder
 
 log = structlog.get_logger()
@@ -193,7 +194,8 @@ class DestinationWorker(msgspec.Struct, eq=False, kw_only=True):
                     permits=permits,
                     trace=span.context,
                 )
-                attempt = DeliveryAttempt(calls, context, self.database, self.recorder)
+                kind = DeliveryAttempt if claim.listing is None else ListingAttempt
+                attempt = kind(calls, context, self.database, self.recorder)
                 recorded = await attempt.run()
                 _describe(span, calls)
             if attempt.blocked_for is not None:

@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import asyncpg
@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from app.deliveries import queries
+from app.deliveries.drift import Drift, Listing
 from app.deliveries.queries import Claim, Record, Recorded
 from app.errors import DatabaseUnavailable, Overloaded, StorageFull
 from app.kit.postgres.database import Connection, Database
@@ -69,20 +70,14 @@ class Recorder(msgspec.Struct, frozen=True):
         `called`: the CRM was reached, so a block that has ended can be cleared; `wrote`: it was sent something. `age`:
         seconds since the commit that caused the delivery. `None`: the lease was lost.
         """
-        while True:
-            try:
-                async with self.database.connection() as connection:
-                    # The destination first: a delivery that waits again would be claimed at once otherwise.
-                    await _record_block(connection, claim, block, called=called)
-                    recorded = await queries.record_delivery(connection, claim, type, record)
-                self.database.storage.note_room()
-                break
-            except _TRANSIENT:
-                if time.monotonic() > until + _LONGEST:
-                    raise
-                await asyncio.sleep(_PAUSE)
+        recorded = await self._commit(
+            claim,
+            lambda connection: queries.record_delivery(connection, claim, type, record),
+            block=block,
+            called=called,
+            until=until,
+        )
         if recorded is None:
-            log.warning("lease_lost", delivery_id=claim.delivery_id, tenant_id=claim.tenant_id)
             return None
         items = _count_items(claim, record)
         emit(
@@ -105,6 +100,52 @@ class Recorder(msgspec.Struct, frozen=True):
                 job_state=recorded.finished,
             )
         )
+        return recorded
+
+    async def record_listing(
+        self,
+        claim: Claim,
+        found: Sequence[str],
+        drift: Mapping[str, Drift],
+        listing: Listing,
+        *,
+        attempts: int,
+        wait: float | None,
+        block: Block | None,
+        called: bool,
+        until: float,
+    ) -> Recorded | None:
+        """The same of an attempt that only listed what is there."""
+
+        async def write(connection: Connection) -> Recorded | None:
+            kept = await queries.record_listing(connection, claim, found, drift, listing, attempts=attempts, wait=wait)
+            return Recorded(claim.job_id, None, wait) if kept else None
+
+        return await self._commit(claim, write, block=block, called=called, until=until)
+
+    async def _commit(
+        self,
+        claim: Claim,
+        write: Callable[[Connection], Awaitable[Recorded | None]],
+        *,
+        block: Block | None,
+        called: bool,
+        until: float,
+    ) -> Recorded | None:
+        while True:
+            try:
+                async with self.database.connection() as connection:
+                    # The destination first: a delivery that waits again would be claimed at once otherwise.
+                    await _record_block(connection, claim, block, called=called)
+                    recorded = await write(connection)
+                self.database.storage.note_room()
+                break
+            except _TRANSIENT:
+                if time.monotonic() > until + _LONGEST:
+                    raise
+                await asyncio.sleep(_PAUSE)
+        if recorded is None:
+            log.warning("lease_lost", delivery_id=claim.delivery_id, tenant_id=claim.tenant_id)
         return recorded
 
     async def skip(self, claim: Claim) -> Recorded | None:

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from app.destinations.base_urls import POSTGRESQL, base_url_fault
 from app.destinations.kinds import OptionsError, parse
 from app.vocabulary.states import EffectState, ErrorCode
-from jobs.crm.port import Crm, Health, Reply, Seen, Timeouts
+from jobs.crm.port import Crm, Difference, Health, Reply, Seen, Timeouts
 from jobs.crm.postgres import connections
 from jobs.outbound.ssrf import DestinationSessions, GuardedConnector, Place
 from tests.conftest import LOOPBACK
@@ -305,6 +305,23 @@ async def test_an_older_version_never_replaces_a_newer_one(crm: Crm, case: Postg
     assert [(o.state, o.created) for o in reply.outcomes] == [(OK, False), (OK, True)]
     assert (await held(case))["c1"]["phone"] == "new"
     assert (await crm.read_back([contact("c1", version=4, phone="old")], told())).seen == {"c1": Seen.MATCHES}
+
+
+async def test_a_row_with_the_very_version_is_compared_by_its_fields(connect: Connect, case: PostgresCase) -> None:
+    crm = connect()
+    ours = contact("c1", version=5, phone="+49", attributes={"tier": "gold", "size": 3})
+    await crm.push([ours], told())
+    await case.owner.execute(
+        """UPDATE crm.contacts SET phone = '+1', attributes = attributes || '{"tier":"silver","own":1}'"""
+    )
+    assert (await crm.read_back([ours], told())).seen == {"c1": Seen.MATCHES}, "a lost answer is settled by its version"
+    back = await crm.read_back([ours], told(), by_fields=True)
+    assert back.seen == {"c1": Seen.DIFFERS}
+    assert back.differences["c1"] == [Difference("phone", "+49", "+1"), Difference("attributes.tier", "gold", "silver")]
+    older, newer = contact("c1", version=4, phone="+2"), contact("c1", version=6, phone="+1")
+    assert (await crm.read_back([older], told(), by_fields=True)).seen == {"c1": Seen.MATCHES}
+    back = await crm.read_back([newer], told(), by_fields=True)
+    assert back.differences["c1"][-1] == Difference("version", "6", "5")
 
 
 async def test_what_is_there_already_is_not_written_again(connect: Connect, case: PostgresCase) -> None:

@@ -114,6 +114,44 @@ async def test_a_field_that_does_not_exist_there_is_named(crm: Crm, sandbox: San
     assert '--field "email="' in reply.detail
 
 
+async def test_fields_that_differ_are_named_with_both_values(crm: Crm) -> None:
+    await crm.push([contact("c0", phone="+49 1"), contact("c1", phone="+49 1")], told())
+    back = await crm.read_back([contact("c0", phone="+49 1"), contact("c1", phone="+49 2")], told(), by_fields=True)
+
+    assert back.seen == {"c0": Seen.MATCHES, "c1": Seen.DIFFERS}
+    [(key, [difference])] = back.differences.items()
+    assert (key, difference.here, difference.there) == ("c1", "+49 2", "+49 1")
+
+
+async def test_what_is_there_is_listed_page_by_page(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not crm.lists:
+        pytest.skip("no option says how such a service lists its records")
+    for place in ("hubspot.adapter.BATCH_SIZE", "salesforce.adapter.PAGE"):
+        monkeypatch.setattr(f"jobs.crm.{place}", 2)
+    for place in ("statements", "adapter"):
+        monkeypatch.setattr(f"jobs.crm.postgres.{place}.PAGE", 2)
+    await crm.push(contacts(5), told())
+    listed: dict[str, str] = {}
+    after, pages = None, 0
+    while pages == 0 or after is not None:
+        page = await crm.list_keys(after, told())
+        assert page.keys is not None, page.detail
+        assert page.health is Health.WELL
+        listed |= page.keys
+        after, pages = page.after, pages + 1
+    assert pages >= 3
+    assert listed == (await crm.read_back(contacts(5), told())).remote_ids
+
+
+async def test_a_list_that_cannot_be_read_says_why(crm: Crm, sandbox: Sandbox) -> None:
+    if not crm.lists:
+        pytest.skip("no option says how such a service lists its records")
+    await sandbox.faults(status={"code": 503})
+    page = await crm.list_keys(None, told())
+    assert page.keys is None
+    assert (page.health, page.status) == (Health.CRM_FAULT, 503)
+
+
 async def test_an_asked_for_wait_is_obeyed(crm: Crm, sandbox: Sandbox) -> None:
     await sandbox.faults(rate_limit={"retry_after": 37})
     reply = await crm.push(contacts(2), told())

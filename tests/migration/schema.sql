@@ -211,6 +211,9 @@ CREATE TABLE public.deliveries (
     not_restored jsonb,
     type_id smallint NOT NULL,
     forced boolean DEFAULT false NOT NULL,
+    verify boolean DEFAULT false NOT NULL,
+    drift jsonb,
+    listing jsonb,
     CONSTRAINT deliveries_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'sending'::text, 'done'::text])))
 );
 
@@ -271,6 +274,7 @@ CREATE TABLE public.destinations (
     credentials_type text DEFAULT 'token'::text NOT NULL,
     access_expires_at timestamp with time zone,
     refresh_until timestamp with time zone,
+    verified_at timestamp with time zone,
     CONSTRAINT destinations_state_check CHECK ((state = ANY (ARRAY['active'::text, 'paused'::text, 'removed'::text])))
 );
 
@@ -628,6 +632,8 @@ CREATE INDEX dead_letters_settled ON public.dead_letters USING btree (tenant_id,
 
 CREATE INDEX dead_letters_waiting ON public.dead_letters USING btree (tenant_id, dead_letter_id) WHERE (resolution IS NULL);
 
+CREATE INDEX deliveries_drifted ON public.deliveries USING btree (tenant_id, job_id, destination_id, first_index) WHERE (drift IS NOT NULL);
+
 CREATE INDEX deliveries_due ON public.deliveries USING btree (tenant_id, destination_id, next_attempt_at, delivery_id) WHERE (state = 'pending'::text);
 
 CREATE INDEX deliveries_faulty ON public.deliveries USING btree (tenant_id, job_id, destination_id, first_index) WHERE (failures <> '{}'::jsonb);
@@ -643,6 +649,8 @@ CREATE INDEX deliveries_unknown ON public.deliveries USING btree (tenant_id, des
 CREATE INDEX destination_tests_open ON public.destination_tests USING btree (tenant_id, created_at) WHERE (state <> 'done'::text);
 
 CREATE UNIQUE INDEX destinations_name ON public.destinations USING btree (tenant_id, name) WHERE (state <> 'removed'::text);
+
+CREATE INDEX destinations_verified ON public.destinations USING btree (tenant_id, verified_at) WHERE (options ? 'verify_every'::text);
 
 CREATE INDEX idempotency_keys_answers ON public.idempotency_keys USING btree (tenant_id, expires_at) WHERE (answer IS NOT NULL);
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -17,12 +18,16 @@ from app.cli.client.api_client import given
 from app.cli.client.clock import ask_until
 from app.cli.client.connection import REQUEST_TIMEOUT, open_api
 from app.cli.local import place
+from app.cli.output import take_some
 from app.destinations import service
 from app.destinations.circuits import service as circuit_service
 from app.destinations.circuits.service import CircuitOrder
 from app.destinations.testing import service as testing_service
 from app.destinations.testing.service import DestinationTestRequest
 from app.errors import Invalid
+from app.job_status.items.item_filter import DRIFT
+from app.job_status.items.service import read_drifted
+from app.job_status.service import read_job
 from app.kit.encryption import Vault
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Connection
@@ -30,8 +35,8 @@ from app.kit.redis import make_pool
 from app.kit.worker_registry import Workers, WorkerWatch
 from app.resource_types.catalog import Catalog
 from app.settings import Settings
-from app.syncs import service as sync_service
-from app.syncs.service import SyncRequest
+from app.syncs import creation
+from app.syncs.creation import SyncRequest
 from app.vocabulary.addresses import parse_networks
 
 _TEST_SECONDS: Final = 130.0
@@ -68,6 +73,16 @@ class ApiBackend:
     async def sync(self, name: str, asked: SyncRequest) -> dict[str, Any]:
         made: dict[str, Any] = await self._ask("POST", f"/{name}/sync", asked, repeatable=False)
         return made
+
+    async def read_job(self, job_id: str) -> dict[str, Any]:
+        async with open_api(self._url, self._key, REQUEST_TIMEOUT) as api:
+            found: dict[str, Any] = msgspec.json.decode(await api.ask("GET", f"/v1/jobs/{job_id}"))
+            return found
+
+    async def read_drift(self, job_id: str, limit: int) -> Sequence[dict[str, Any]]:
+        async with open_api(self._url, self._key, REQUEST_TIMEOUT) as api:
+            items = api.list(f"/v1/jobs/{job_id}/items", "items", {"status": DRIFT})
+            return [msgspec.json.decode(item) async for item in take_some(items, limit)]
 
     async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None:
         if shared:
@@ -138,7 +153,7 @@ class DatabaseBackend:
 
     async def sync(self, name: str, asked: SyncRequest) -> dict[str, Any]:
         async with self._connect() as (connection, tenant_id):
-            found = await sync_service.ask(
+            found = await creation.create(
                 connection, tenant_id, name, asked, catalog=Catalog(), request_id=str(uuid7()), actor=OPERATOR
             )
         if found.job_id is None:
@@ -153,6 +168,15 @@ class DatabaseBackend:
             "records": found.records,
             "kind": "sync",
         }
+
+    async def read_job(self, job_id: str) -> dict[str, Any]:
+        async with self._connect() as (connection, tenant_id):
+            return _document((await read_job(connection, tenant_id, uuid.UUID(job_id))).job)
+
+    async def read_drift(self, job_id: str, limit: int) -> Sequence[dict[str, Any]]:
+        async with self._connect() as (connection, tenant_id):
+            found = await read_drifted(connection, tenant_id, uuid.UUID(job_id), limit)
+        return [_document(item) for item in found]
 
     async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None:
         async with self._connect() as (connection, tenant_id):

@@ -45,13 +45,13 @@ class ItemList(Freshness, frozen=True):
 
 _PAGE: Final = 100
 _Limit = Annotated[int, msgspec.Meta(ge=1, le=MOST)]
-_STATUSES: Final = [str(word) for word in dict.fromkeys([*ItemStatus, *EffectState])]
+_STATUSES: Final = [str(word) for word in dict.fromkeys([*ItemStatus, *EffectState, item_filter.DRIFT])]
 
 
 class ItemQuery(msgspec.Struct, frozen=True, kw_only=True):
     status: Annotated[str | None, msgspec.Meta(extra_json_schema={"enum": _STATUSES})] = None
     """Only items of this status: here (`ok`, `failed`, `retry`) or, with `destination`, the state there. Of a CSV, or
-    with `sent=true`: a failure."""
+    with `sent=true`: a failure. `drift`: those in which a destination was found to differ."""
     destination: str | None = None
     """Filter by the state at this destination; `db` is the outcome here."""
     error_code: Annotated[str | None, msgspec.Meta(examples=[str(ErrorCode.INVALID_EMAIL)])] = None

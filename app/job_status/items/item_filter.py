@@ -6,11 +6,14 @@ from typing import Final
 
 import msgspec
 
+from app.deliveries.drift import Drift
 from app.errors import Invalid
 from app.job_status.service import LOCAL
 from app.vocabulary.outcomes_wire import ItemOutcome
 from app.vocabulary.states import EffectState, ItemStatus, Resolution
 
+DRIFT: Final = "drift"
+"""As a status: the items in which a destination differs, of a sync that verifies."""
 LOST_STATES: Final = frozenset({EffectState.FAILED, EffectState.DEAD})
 """What is over at a destination without the item being there."""
 
@@ -35,6 +38,9 @@ class DestinationOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_default
     not_restored: list[str] | None = None
     """Of an undo: fields that are left there as they are, because nobody knows what they held before; attributes as
     `attributes.KEY`. `detail` says why. With `email` among them, the whole record was left."""
+    drift: Drift | None = None
+    """Of a sync that verifies: how the record there differed when it was read back. With `repair`, `state` says whether
+    it has been sent since."""
 
 
 class JobItem(ItemOutcome, omit_defaults=True, kw_only=True):
@@ -80,7 +86,7 @@ class Filter(msgspec.Struct, frozen=True):
         """Raises `Invalid`: the status is no word of the place that is asked for."""
         if self.status is None:
             return
-        words: list[str] = [*(ItemStatus if self.local else EffectState)]
+        words: list[str] = [*(ItemStatus if self.local else EffectState), DRIFT]
         where = "" if self.local else "at a destination "
         if self.status not in words:
             raise Invalid(f"An item's status {where}is one of: {', '.join(words)}.")
@@ -100,9 +106,17 @@ class Filter(msgspec.Struct, frozen=True):
     def empty(self) -> bool:
         return not self.lost and self.local and self.status is None and self.error_code is None
 
+    @property
+    def drifted(self) -> bool:
+        """Only items in which a destination differs."""
+        return self.status == DRIFT
+
     def takes(self, item: JobItem) -> bool:
         if self.lost:
             return any(self.names(reason) for reason in list_reasons(item))
+        if self.drifted:
+            places = item.destinations.items()
+            return any(there.drift is not None and self.destination in (None, name) for name, there in places)
         if self.local:
             codes: set[object] = {item.error_code}
             if self.destination is None:
@@ -133,7 +147,7 @@ class Filter(msgspec.Struct, frozen=True):
 
         Text cannot hold it by chance: its quotes are escaped.
         """
-        if self.local and self.status is not None:
+        if self.local and self.status is not None and not self.drifted:
             return f'"status":"{self.status}"'.encode()
         if self.destination == LOCAL and self.error_code is not None:
             return f'"error_code":{msgspec.json.encode(self.error_code).decode()}'.encode()

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
+from app.deliveries.drift import Drift
 from app.files.readers import Kept
 from app.job_status.obstacles import Obstacle
 from app.kit.postgres.database import Connection
@@ -54,6 +55,7 @@ class DeliveryRow(Obstacle, frozen=True):
     next_in: float
     delivery_id: int
     not_restored: str | None
+    drift: Json[dict[str, Drift]] | None
 
 
 class JobRef(msgspec.Struct, frozen=True):
@@ -97,6 +99,10 @@ async def next_deliveries(
 async def next_faulty_deliveries(
     job: JobRef, destination_id: int, first: int, limit: int, *, code: str | None, pattern: str | None
 ) -> list[Range]: ...
+
+
+@query
+async def next_drifted_deliveries(job: JobRef, destination_id: int, first: int, limit: int) -> list[Range]: ...
 
 
 @query

@@ -98,6 +98,21 @@ WHERE d.tenant_id = $1 AND d.job_id = $2 AND d.destination_id = $3 AND d.failure
 ORDER BY d.first_index
 LIMIT $5;
 
+-- name: next_drifted_deliveries
+-- Those that have found the destination to differ.
+SELECT d.first_index, d.last_index
+FROM deliveries d
+WHERE d.tenant_id = $1 AND d.job_id = $2 AND d.destination_id = $3 AND d.drift IS NOT NULL
+    AND d.first_index >= coalesce((
+        SELECT m.first_index FROM deliveries m
+        WHERE m.tenant_id = $1 AND m.job_id = $2 AND m.destination_id = $3 AND m.drift IS NOT NULL
+            AND m.first_index <= $4
+        ORDER BY m.first_index DESC LIMIT 1
+    ), 0)
+    AND d.last_index >= $4
+ORDER BY d.first_index
+LIMIT $5;
+
 -- name: next_open_deliveries
 -- Those that are not done, where there are few of them, with one of the states $6 (NULL: any).
 WITH open AS MATERIALIZED (
@@ -150,7 +165,8 @@ SELECT
     d.name, d.state = 'paused' AS paused, d.blocked_code, d.blocked_detail,
     greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
     x.indexes, x.versions, x.states, x.errors, x.attempt, x.state,
-    greatest(extract(epoch FROM x.next_attempt_at - now()), 0)::float8 AS next_in, x.delivery_id, x.not_restored
+    greatest(extract(epoch FROM x.next_attempt_at - now()), 0)::float8 AS next_in, x.delivery_id, x.not_restored,
+    x.drift
 FROM deliveries x
 JOIN destinations d ON d.tenant_id = x.tenant_id AND d.destination_id = x.destination_id
 WHERE x.tenant_id = $1

@@ -65,6 +65,8 @@ class Candidates:
             return []  # nothing has such a code, and PostgreSQL would not even take every text
         if wanted.lost:
             return self._choose_lost(wanted, places)
+        if wanted.drifted:
+            return [self._drifted_deliveries(p) for p in places if wanted.destination in (None, p.name)]
         status, code = wanted.status, wanted.error_code
         if not wanted.local:
             named = [place for place in places if place.name == wanted.destination]
@@ -119,6 +121,9 @@ class Candidates:
                 self._job, place.destination_id, first, MOST, code=code, pattern=pattern
             )
         )
+
+    def _drifted_deliveries(self, place: PlaceRow) -> _Search:
+        return self._paged(lambda first: queries.next_drifted_deliveries(self._job, place.destination_id, first, MOST))
 
     def _open_deliveries(self, place: PlaceRow, pattern: str | None) -> _Search:
         if place.open > FEW:

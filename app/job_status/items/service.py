@@ -1,21 +1,24 @@
 """The items of a job, each with its outcome here and at every destination: a part of the read model."""
 
 import math
+import uuid
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from app.deliveries.drift import Drift
 from app.deliveries.queries import NotRestored
 from app.errors import NotFound, OutcomesExpired
 from app.files.readers import Kept
 from app.job_status.items import queries as rows
-from app.job_status.items.item_filter import LOST_STATES, DestinationOutcome, Filter, JobItem
+from app.job_status.items.item_filter import DRIFT, LOST_STATES, DestinationOutcome, Filter, JobItem
 from app.job_status.items.queries import DeliveryRow, JobRef, Range
 from app.job_status.items.ranges import Candidates
 from app.job_status.obstacles import Blockage, explain_wait
 from app.kit.compression import unpack
+from app.kit.postgres.database import Connection
 from app.resources.field_states import explain_not_restored
 from app.vocabulary.outcomes_wire import ItemOutcome
 from app.vocabulary.states import CODE_STATE, OPEN_STATES, UNDECIDED_JOB_STATES, EffectState, ItemStatus, Resolution
@@ -84,6 +87,18 @@ async def read_items(job: JobRef, wanted: Filter, *, first: int, limit: int, end
             position = found.last + 1
     growing = extent.growing and stop == extent.end
     return Page(page, max(first, stop) if growing else None, waiting=growing)
+
+
+async def read_drifted(connection: Connection, tenant_id: int, job_id: uuid.UUID, limit: int) -> list[JobItem]:
+    """The first items in which a destination differs, of a sync that verifies. Raises `NotFound`, `OutcomesExpired`."""
+    job, wanted = JobRef(connection, tenant_id, job_id), Filter(status=DRIFT)
+    found: list[JobItem] = []
+    position: int | None = 0
+    while position is not None and len(found) < limit:
+        page = await read_items(job, wanted, first=position, limit=limit - len(found))
+        found += page.items
+        position = None if page.waiting else page.position
+    return found
 
 
 async def read_extent(job: JobRef) -> Extent:
@@ -172,13 +187,20 @@ async def _read_pending(job: JobRef, indexes: list[int]) -> dict[int, dict[str, 
     for delivery in await rows.read_deliveries(job, *rows.columns(gather(indexes))):
         errors: dict[str, dict[str, Any]] = msgspec.json.decode(delivery.errors)
         kept = {} if delivery.not_restored is None else _decode_not_restored(delivery.not_restored)
+        drift = delivery.drift or {}
         blockage = explain_wait(delivery)
         columns = zip(delivery.indexes, delivery.versions, delivery.states, strict=True)
         for position, (index, version, code) in enumerate(columns):
             if index in asked:
                 place = str(position)
                 pending.setdefault(index, {})[delivery.name] = _describe(
-                    delivery, CODE_STATE[code], version, errors.get(place, {}), blockage, kept.get(place)
+                    delivery,
+                    CODE_STATE[code],
+                    version,
+                    errors.get(place, {}),
+                    blockage,
+                    kept.get(place),
+                    drift.get(place),
                 )
                 if CODE_STATE[code] in LOST_STATES:
                     lost[(delivery.delivery_id, index)] = delivery.name
@@ -209,6 +231,7 @@ def _describe(
     error: dict[str, Any],
     blockage: Blockage | None,
     not_restored: NotRestored | None,
+    drift: Drift | None,
 ) -> DestinationOutcome:
     code, detail, seconds = error.get("code"), error.get("detail"), None
     if not_restored is not None:
@@ -226,4 +249,5 @@ def _describe(
         detail=detail,
         retry_after_seconds=seconds,
         not_restored=None if not_restored is None else not_restored.fields,
+        drift=drift,
     )

@@ -152,7 +152,8 @@ class RecordReader:
         return (Seen.DIFFERS if unlike else Seen.MATCHES), unlike
 
     def _differences(self, record: SentRecord, result: dict[str, Any], *, shown_alone: bool) -> list[Difference]:
-        """`shown_alone`: the version has shown that it is there, so what the service does not return says nothing."""
+        """`shown_alone`: the version has shown that it is there, so a service that returns none of its fields says
+        nothing about them."""
         options = self._options
         folded = {str(record.fields[name]) for name in self._emails if record.fields.get(name)}
         if options.item is not None or (options.read is not None and options.read.item is not None):
@@ -162,9 +163,10 @@ class RecordReader:
         attributes = ours.pop(nested, {}) if nested is not None else {}
         held = result.get(nested) if nested is not None else None
         theirs = held if isinstance(held, dict) else {}
-        if shown_alone:
-            ours = {name: value for name, value in ours.items() if name in result}
-            attributes = {name: value for name, value in attributes.items() if name in theirs}
+        if shown_alone and not result.keys() & ours.keys() - set(options.taken()):
+            ours = {}
+        if shown_alone and not isinstance(held, dict):
+            attributes = {}
         if options.dots == "nest":
             unlike = list(_uncovered(ours, result, folded))
         else:

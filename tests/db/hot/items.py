@@ -16,6 +16,7 @@ HOT: Final[Hot] = {
     "next_faulty_chunks": (f"3, {JOB}, 5, 10, '{{INTERNAL}}'", {"job_chunks_faulty"}),
     "next_deliveries": (f"3, {JOB}, 5, 0, 9, 10, '[s]'", {"deliveries_job"}),
     "next_faulty_deliveries": (f"3, {JOB}, 5, 0, 10, 'CIRCUIT_OPEN', '[f]'", {"deliveries_faulty"}),
+    "next_drifted_deliveries": (f"3, {JOB}, 5, 0, 10", {"deliveries_drifted"}),
     "next_open_deliveries": (f"3, {JOB}, 5, 0, 10, '[p]'", {"deliveries_open"}),
     "chunks_in": (f"3, {JOB}, {RANGES}", {"job_chunks_pkey"}),
     "sources_in": (f"3, {JOB}, {RANGES}", {"job_chunks_pkey"}),

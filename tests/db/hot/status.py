@@ -13,6 +13,7 @@ HOT: Final[Hot] = {
     "read_effects": (f"3, {JOBS}", {"effects_pkey"}),
     "read_local_failures": (f"3, {JOB}", {"job_chunks_faulty"}),
     "read_destination_failures": (f"3, {JOB}", {"deliveries_faulty"}),
+    "read_drift": (f"3, {JOB}", {"deliveries_drifted"}),
     "read_next_attempt": (f"3, {JOB}", {"deliveries_open"}),
     "read_revisions": (f"'{{3}}', {JOBS}", {"jobs_pkey"}),
     "read_key": ("3, 'route', 'key-5'", {"idempotency_keys_pkey"}),

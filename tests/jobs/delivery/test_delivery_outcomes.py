@@ -88,7 +88,7 @@ class Scripted:
             "archive", contacts, headers, lambda contact: self.records.pop(contact.record_id, None) and None
         )
 
-    async def read_back(self, contacts: list[SentRecord], headers: Headers) -> ReadBack:
+    async def read_back(self, contacts: list[SentRecord], headers: Headers, *, by_fields: bool = False) -> ReadBack:
         self.calls.append(("read_back", [c.record_id for c in contacts], headers.event_id))
         if self.silent:
             return ReadBack(seen=None, health=Health.WELL, status=500, detail="busy")

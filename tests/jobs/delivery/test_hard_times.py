@@ -63,7 +63,7 @@ class Script:
                 script.asked.append(("archive", [c.version for c in contacts]))
                 return await well(contacts)
 
-            async def read_back(self, contacts: list[SentRecord], _: Headers) -> Any:
+            async def read_back(self, contacts: list[SentRecord], _: Headers, *, by_fields: bool = False) -> Any:
                 script.asked.append(("read", [c.version for c in contacts]))
                 return await script.read(contacts)
 

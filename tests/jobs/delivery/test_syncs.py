@@ -16,7 +16,7 @@ from app.kit.encryption import Vault
 from app.resource_types.catalog import Catalog
 from app.resources.types.companies import COMPANIES
 from app.sandbox import ANY, open_sandbox
-from app.syncs import service
+from app.syncs import creation
 from jobs.delivery import sync_runner
 from jobs.worker import working
 from tests.conftest import LOOPBACK
@@ -39,11 +39,11 @@ async def add(world: World, url: str, kind: str = "hubspot") -> None:
 
 async def sync(world: World, **asked: Any) -> uuid.UUID:
     async with world.database.connection() as connection:
-        asked_for = await service.ask(
+        asked_for = await creation.create(
             connection,
             world.tenant_id,
             asked.pop("name", "late"),
-            service.SyncRequest(**asked),
+            creation.SyncRequest(**asked),
             catalog=Catalog(),
             request_id="sync-1",
             actor="test",
@@ -145,11 +145,11 @@ async def test_what_cannot_be_synced_is_refused(world: World) -> None:
     with pytest.raises(Invalid, match="'products'"):
         await sync(world, name="hubspot", type="products")
     async with world.database.connection() as connection:
-        nothing = await service.ask(
+        nothing = await creation.create(
             connection,
             world.tenant_id,
             "hubspot",
-            service.SyncRequest(),
+            creation.SyncRequest(),
             catalog=Catalog(),
             request_id="sync-1",
             actor="test",
