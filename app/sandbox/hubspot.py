@@ -192,9 +192,7 @@ class Sandbox(Vendor):
         if not limit.isdecimal() or not 1 <= int(limit) <= wire.MAX_INPUTS or not after.isdecimal():
             raise wire.bad_request(f"limit must be 1 to {wire.MAX_INPUTS}, and after what paging.next says")
         names = [name for name in visit.query.get("properties", "").split(",") if name]
-        further = sorted(
-            (r for r in visit.records if r.portal == visit.portal and int(r.id) > int(after)), key=lambda r: int(r.id)
-        )
+        further = visit.records.after(visit.portal, after, int(limit) + 1)
         page = further[: int(limit)]
         visit.call.n = len(page)
         shown = [r for r in page if not visit.omitted(r.key, r.properties.get("email", ""))]

@@ -1,5 +1,6 @@
 """The records a sandbox holds, each object and portal (account) its own, found by a unique property or by record id."""
 
+import bisect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -44,6 +45,8 @@ class Records:
         self._by_key: dict[tuple[str, str, str], Record] = {}
         self._by_value: dict[tuple[str, str], dict[Any, list[Record]]] = {}
         """By portal and property, for properties that were searched."""
+        self._order: dict[str, list[Record]] = {}
+        """By portal, in the order of their ids, for portals that were listed since a record came or went."""
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self._by_id.values())
@@ -68,6 +71,15 @@ class Records:
             for record in self._by_id.values()
             if record.portal == portal and str(record.properties.get(name, "")).casefold() in wanted
         ]
+
+    def after(self, portal: str, record_id: str, most: int | None = None) -> list[Record]:
+        """Records in the order of their ids, from the one behind an id on, which need not be there."""
+        if portal not in self._order:
+            of = (record for record in self._by_id.values() if record.portal == portal)
+            self._order[portal] = sorted(of, key=_in_order)
+        order = self._order[portal]
+        first = bisect.bisect_right(order, (len(record_id), record_id), key=_in_order)
+        return order[first:] if most is None else order[first : first + most]
 
     def _search(self, portal: str, name: str, value: str) -> Record | None:
         """The first record with this value of a property: most searches are for what is not there."""
@@ -159,6 +171,7 @@ class Records:
         return record
 
     def _add(self, record: Record) -> None:
+        self._order.clear()
         self._by_id[record.portal, record.id] = record
         if record.key:
             self._by_key[record.portal, record.key_property, record.key] = record
@@ -172,6 +185,7 @@ class Records:
         """Take a record away; gives it if it was there."""
         record = self._by_id.pop((portal, record_id), None)
         if record is not None:
+            self._order.clear()
             self._by_key.pop((portal, record.key_property, record.key), None)
             self._note(record, record.properties, {})
         return record
@@ -187,6 +201,7 @@ class Records:
         self._by_value.clear()
 
     def clear(self) -> None:
+        self._order.clear()
         self._by_id.clear()
         self._by_key.clear()
         self._by_value.clear()
@@ -216,6 +231,11 @@ class Objects:
     def clear(self) -> None:
         for records in self._records.values():
             records.clear()
+
+
+def _in_order(record: Record) -> tuple[int, str]:
+    """Ids of an object have one length, or are numbers."""
+    return len(record.id), record.id
 
 
 def _filled(properties: dict[str, Any]) -> dict[str, Any]:

@@ -318,14 +318,8 @@ class Sandbox(Vendor):
         missing = self._no_column(visit, of, names, found[3])
         if missing is not None:
             return 400, missing
-        there = sorted(
-            (
-                r
-                for r in visit.objects.of(of.name)
-                if r.portal == visit.portal and r.properties.get(found[3]) and r.id > (found[4] or "")
-            ),
-            key=lambda r: r.id,
-        )[: int(found[5])]
+        rows = visit.objects.of(of.name).after(visit.portal, found[4] or "")
+        there = list(itertools.islice((r for r in rows if r.properties.get(found[3])), int(found[5])))
         visit.call.n = len(there)
         shown = [r for r in there if not visit.omitted(r.key, str(r.properties.get("Email") or ""))]
         records = [_row(visit, of, names, record) for record in shown]
