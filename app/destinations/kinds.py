@@ -64,6 +64,9 @@ class SalesforceOptions(MatchingOptions, frozen=True, kw_only=True):
     """version of the REST API, 46.0 or later"""
     default_last_name: Name | None = None
     """LastName of new contacts that have none; without it Salesforce refuses them"""
+    duplicate_rules: Literal["obey", "bypass"] = "obey"
+    """whether a record is refused that a duplicate rule of the organisation only warns of, or saved (bypass:
+    Sforce-Duplicate-Rule-Header allowSave=true); a rule that blocks refuses it in any case"""
     quota_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """share of the organisation's daily API calls after which it pauses"""
 

@@ -140,6 +140,13 @@ class RejectBatch(Chosen, frozen=True, kw_only=True):
     on: Literal["write", "read", "any"] = "write"
 
 
+class DuplicateRule(Chosen, frozen=True, kw_only=True):
+    """A rule of the account finds that chosen records look like others: it warns, or blocks."""
+
+    action: Literal["warn", "block"] = "warn"
+    on: Literal["write", "read", "any"] = "write"
+
+
 class MissingFields(Fault, frozen=True, kw_only=True):
     """Fields with one of `names` do not exist over there, though the account had them or was to have them."""
 

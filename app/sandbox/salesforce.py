@@ -39,6 +39,7 @@ _LISTED: Final = re.compile(
     re.ASCII,
 )
 _LITERAL: Final = re.compile(r"'((?:[^'\\]|\\.)*)'(?:,|$)", re.DOTALL)
+_ALLOWS: Final = re.compile(r"\ballowSave=true\b", re.IGNORECASE)
 _REFERENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 _QUERIED: Final = re.compile(r"/services/data/v[0-9]+[.]0/query/?[?]q=(.*)")
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
@@ -441,7 +442,14 @@ class Sandbox(Vendor):
         if isinstance(email, str) and email and not all(email.partition("@")[::2]):
             return _item("INVALID_EMAIL_ADDRESS", f"Email: invalid email address: {email}", "Email")
         oversized = of.oversized(record)
-        return None if oversized is None else _item(*oversized)
+        if oversized is not None:
+            return _item(*oversized)
+        rule = visit.looks_doubled(key, str(email))
+        saved = _ALLOWS.search(visit.headers.get("Sforce-Duplicate-Rule-Header", "")) is not None
+        if rule is None or (rule.action == "warn" and saved):
+            return None
+        words = "Use one of these records?" if rule.action == "warn" else "You're creating a duplicate record."
+        return _item("DUPLICATES_DETECTED", words)
 
     def _answer(self, status: int, body: object) -> Answer:
         usage = f"api-usage={next(self._calls)}/{DAILY_CALLS}"

@@ -11,6 +11,7 @@ import msgspec
 
 from app.sandbox.faults import (
     Chosen,
+    DuplicateRule,
     Faults,
     Lock,
     MissingFields,
@@ -127,6 +128,10 @@ class Visit(msgspec.Struct, kw_only=True):
     def rejected_whole(self, items: Iterable[tuple[str, str]]) -> RejectBatch | None:
         """Whether one of these (key, e-mail) makes the call fail as a whole."""
         return next((hit for key, email in items if (hit := self._hit(RejectBatch, key, email))), None)
+
+    def looks_doubled(self, key: str, email: str) -> DuplicateRule | None:
+        """The rule of the account that is against one more such record."""
+        return self._hit(DuplicateRule, key, email)
 
     def omitted(self, key: str, email: str) -> bool:
         return self._hit(Omit, key, email) is not None

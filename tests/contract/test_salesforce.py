@@ -474,3 +474,18 @@ async def test_the_field_of_the_key_may_be_spelled_in_any_case(session: aiohttp.
     script.body = {"totalSize": 1, "done": True, "records": [record]}
     back = await salesforce(session, script.url, external_id_field="tranche_id__C").read_back(contacts(1), told())
     assert (back.seen, back.remote_ids) == ({"c0": Seen.DIFFERS}, {"c0": "003A"})
+
+
+async def test_a_duplicate_rule_that_warns_is_obeyed_or_bypassed(
+    session: aiohttp.ClientSession, sandbox: Sandbox
+) -> None:
+    await sandbox.faults(duplicate_rule={"action": "warn", "keys": ["c1"]})
+    reply = await salesforce(session, sandbox.url).push(contacts(3), told())
+    assert verdicts(reply) == [(OK, None), (FAILED, REJECTED), (OK, None)]
+    assert "DUPLICATES_DETECTED" in reply.outcomes[1].detail
+    assert "duplicate_rules=bypass" in reply.outcomes[1].detail
+
+    bypassing = salesforce(session, sandbox.url, duplicate_rules="bypass")
+    assert verdicts(await bypassing.push(contacts(3), told())) == 3 * [(OK, None)]
+    await sandbox.faults(duplicate_rule={"action": "block", "keys": ["c1"]})
+    assert verdicts(await bypassing.push(contacts(3), told())) == [(OK, None), (FAILED, REJECTED), (OK, None)]

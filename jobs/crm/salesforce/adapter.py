@@ -7,7 +7,7 @@ A collection is done record by record (`allOrNone: false`), and its results are 
 Reading back is SOQL on that field: it reads the database itself, where a search reads an index that lags.
 
 Source: REST API Developer Guide, sObject Collections (Upsert, Create, Update, Delete), Query, and Composite,
-whose requests count as one call (those of Composite Batch do not).
+whose requests count as one call (those of Composite Batch do not); Duplicate Rule Header.
 """
 
 import functools
@@ -84,6 +84,8 @@ class Salesforce:
         self._match = self._fields.name_at(self._matched_by)
         """The field there that new records are looked for by."""
         self._quota = Quota(chosen.quota_share, monotonic)
+        self._own = {"Sforce-Duplicate-Rule-Header": "allowSave=true"} if chosen.duplicate_rules == "bypass" else None
+        """Header fields of every write."""
         self._monotonic = monotonic
         self._connection = Connection(**access)
         self._base = f"/services/data/v{chosen.api_version.removeprefix('v')}"
@@ -280,7 +282,7 @@ class Salesforce:
         pause = self._quota.pause()
         if pause is not None:
             return self._quota.closed(records, pause)
-        answer = await self._connection.call(method, path, payload, headers, seconds=seconds)
+        answer = await self._connection.call(method, path, payload, headers, headers=self._own, seconds=seconds)
         self._quota.note(answer)
         results = answer.json() if answer.status == 200 else None
         if not isinstance(results, list) or len(results) != len(records):

@@ -43,6 +43,10 @@ SETTINGS: Final = frozenset(
 _NO_ACCESS: Final = frozenset({"INVALID_FIELD_FOR_INSERT_UPDATE"})
 _NO_FIELD: Final = _NO_ACCESS | {"INVALID_FIELD"}
 _TRIGGERS: Final = frozenset({"CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "CANNOT_EXECUTE_FLOW_TRIGGER"})
+_DOUBLED: Final = (
+    ". A duplicate rule of the organisation found records like it: merge them, or have it saved if the rule only warns "
+    "(tranche destinations change NAME --option duplicate_rules=bypass), then replay this dead letter"
+)
 NO_COLUMN: Final = re.compile(r"No such column '([^']+)'")
 _FIELDS: Final = re.compile(r"fields: (\w+)")
 _USAGE: Final = re.compile(r"(?<![\w-])api-usage=(\d{1,15})/(\d{1,15})")
@@ -160,6 +164,7 @@ class SalesforceJudge(Judge):
         else:
             state, code = EffectState.FAILED, ErrorCode.DESTINATION_REJECTED
             words = f"Salesforce {refusal}"
+        said += _DOUBLED if codes(found.get("errors")) >= {"DUPLICATES_DETECTED"} else ""
         detail = self.words(f"{words}: {said}" if said else words)
         return Outcome(record.record_id, state, code, detail)
 
