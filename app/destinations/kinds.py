@@ -13,7 +13,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
-from app.destinations.base_urls import HTTP, POSTGRESQL, UrlForm
+from app.destinations.adapters import OAUTH, Kind, load
+from app.destinations.base_urls import POSTGRESQL
 from app.destinations.http_options import HttpOptions
 from app.destinations.options import MatchingOptions, MatchOn, Name, Names, Options, OptionsError, convert, of_type
 from app.destinations.presets import resolve_preset
@@ -122,27 +123,10 @@ class PostgresOptions(Options, frozen=True, kw_only=True):
         return [name for name in own if name is not None]
 
 
-OAUTH: Final = ("oauth2_client_credentials", "oauth2_refresh_token")
 LOOKED_FOR_BY_READ: Final = "records are looked for by read_path, which is not given; give it as well."
 
 
-class Kind(msgspec.Struct, frozen=True):
-    options: type[Options]
-    batch_size: int
-    """Most records a call, unless options say less."""
-    description: str
-    takes_any: bool = False
-    """Any type of record has a place there, and it may be any server: what it does says nothing to other tenants."""
-    url: UrlForm = HTTP
-    """How its base URLs are written."""
-    credentials: tuple[str, ...] = ("token", *OAUTH)
-    """Types of credentials that it takes."""
-    authorize_url: str | None = None
-    """Where an account allows an application to act for it, with `{base_url}` in its place; likewise what follows."""
-    token_url: str | None = None
-
-
-KINDS: Final[dict[str, Kind]] = {
+_OWN_KINDS: Final[dict[str, Kind]] = {
     "hubspot": Kind(
         HubSpotOptions,
         100,
@@ -174,7 +158,10 @@ KINDS: Final[dict[str, Kind]] = {
         credentials=("basic",),
     ),
 }
-"""The one registration of a kind; `jobs/crm/<kind>.py` has its adapter."""
+"""The one registration of a kind; `jobs/crm/<kind>/adapter.py` has its adapter."""
+INSTALLED: Final = load(_OWN_KINDS)
+"""Adapters that other packages bring."""
+KINDS: Final[dict[str, Kind]] = _OWN_KINDS | {name: adapter.kind for name, adapter in INSTALLED.items()}
 
 
 class Reach(msgspec.Struct, frozen=True):

@@ -79,7 +79,8 @@ async def test_a_row_that_postgresql_refuses_fails_alone_in_its_words(connect: C
     assert set(found) == {"a", "e"}
 
 
-async def test_many_bad_rows_are_found_among_five_hundred(crm: Crm, case: PostgresCase) -> None:
+async def test_many_bad_rows_are_found_among_five_hundred(connect: Connect, case: PostgresCase) -> None:
+    crm = connect(timeouts=Timeouts(20.0, 60.0))
     await case.owner.execute("ALTER TABLE crm.contacts ADD CHECK (company <> 'bad')")
     batch = [contact(f"c{n}", company="bad" if n % 50 == 7 else "good") for n in range(500)]
     reply = await crm.push(batch, told())
