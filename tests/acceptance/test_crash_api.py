@@ -6,7 +6,10 @@ import asyncio
 import os
 import random
 import signal
+import subprocess
+import sys
 from contextlib import suppress
+from pathlib import Path
 
 import aiohttp
 import psutil
@@ -105,6 +108,35 @@ async def test_no_serving_process_outlives_its_master(tranche: Installation) -> 
     assert await api.ends() == -signal.SIGKILL
     await tranche.start_api()
     await tranche.imported(people(1))
+
+
+async def test_a_lost_signal_keeps_no_serving_process(tmp_path: Path) -> None:
+    """The kernel's signal may come while nobody listens to it."""
+    child = """
+import os, signal, sys, threading, time
+from app.cli.local import server
+server._KILL_TIMEOUT = server._LOOK = 0.2
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+threading.Thread(target=server.follow, args=(os.getppid(),), daemon=True).start()
+open(sys.argv[1], "w").write(str(os.getpid()))
+time.sleep(600)
+"""
+    note = tmp_path / "pid"
+    parent = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    starter = subprocess.Popen([sys.executable, "-c", parent, child, str(note)])
+
+    async def begun() -> bool:
+        return note.exists() and note.read_text() != ""
+
+    await until(begun)
+    serving = psutil.Process(int(note.read_text()))
+    starter.kill()
+    starter.wait()
+
+    async def gone() -> bool:
+        return not _lives(serving)
+
+    await until(gone)
 
 
 @pytest.mark.parametrize("after", [0.0, 0.2, 0.4])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -64,7 +65,9 @@ async def answering(port: Port) -> None:
                 await asyncio.sleep(0.05)
 
 
-async def test_a_worker_that_works_is_ready_and_one_that_does_not_yet_is_alive(settings: Settings) -> None:
+async def test_a_worker_that_works_is_ready_and_one_that_does_not_yet_is_alive(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     status = WorkerStatus()
     async with opened(settings, status) as port:
         assert await port.ready() == (503, "fail", {"worker": {"status": "fail", "output": "it is starting"}})
@@ -76,7 +79,7 @@ async def test_a_worker_that_works_is_ready_and_one_that_does_not_yet_is_alive(s
             assert found[:2] == (200, "pass")
             assert set(found[2]) == {"database", "cache", "sweep"}
             assert status.scheduler is not None
-            status.scheduler.swept_at -= 1_000
+            monkeypatch.setattr(status, "scheduler", SimpleNamespace(swept_at=status.scheduler.swept_at - 1_000))
             late = await port.ready()
             assert (late[0], late[2]["sweep"]["status"]) == (503, "fail")
         assert (await port.ready())[0] == 503

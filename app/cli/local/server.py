@@ -27,6 +27,8 @@ _START_SECONDS: Final = 60.0
 _START_PAUSE: Final = 0.1
 _NEAR: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # what any address is called from here
 _KILL_TIMEOUT: Final = 15
+_LOOK: Final = 2.0
+"""Seconds between two looks whether the process that started this one is there."""
 _CONNECTIONS: Final = 8_192
 _PARENT: Final = "TRANCHE_SERVER_PID"
 
@@ -38,12 +40,24 @@ def application() -> Any:
         signal.signal(number, signal.SIG_DFL)
     from app.main import factory
 
+    parent = int(os.environ[_PARENT])
     if sys.platform == "linux":
         # granian ends its processes when it stops; when it is killed, only the kernel can.
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != int(os.environ[_PARENT]):
-            raise SystemExit("the server is gone")
+    if os.getppid() != parent:
+        raise SystemExit("the server is gone")
+    threading.Thread(target=follow, args=(parent,), daemon=True).start()
     return factory()
+
+
+def follow(parent: int) -> None:
+    """End this process after its parent, whatever became of the kernel's signal: granian takes it over at some moment,
+    and one that comes in between is lost."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_KILL_TIMEOUT)
+    os._exit(1)
 
 
 def claim_port(host: str, port: int, option: str, *, timeout: float = 0.0) -> None:
