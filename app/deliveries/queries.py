@@ -83,6 +83,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """By position: what was found there before."""
     listing: Json[Listing] | None
     """Nothing is sent: what the destination has is listed, from there on."""
+    task: str | None
+    """The CRM's own job that writes its records, or wrote them."""
     blocked_before: bool
     """The destination was blocked and the time is over: a success clears it."""
     removed: bool
@@ -343,6 +345,11 @@ async def awaited_records(connection: Connection, claim: Claim, record_ids: Sequ
 @query("note_drift")
 async def note_drift(connection: Connection, claim: Claim, drift: Json[Mapping[str, Drift]]) -> Found:
     """By position. False: the lease was lost."""
+
+
+@query("note_task")
+async def note_task(connection: Connection, claim: Claim, task: str | None) -> Found:
+    """`None`: the job has ended. False: the lease was lost."""
 
 
 @query("unknown_keys")

@@ -85,13 +85,13 @@ claimed AS (
     RETURNING
         d.tenant_id, d.destination_id, d.type_id, d.delivery_id, d.lease_token, d.job_id, d.request_id, d.record_ids,
         d.versions, d.indexes, d.states, d.errors, d.attempt, d.lost, d.dead_letters, d.created_at, d.absent_since,
-        d.unknown_since, d.forced, d.verify, d.drift, d.listing
+        d.unknown_since, d.forced, d.verify, d.drift, d.listing, d.task
 )
 SELECT
     d.tenant_id, d.destination_id, d.type_id, d.delivery_id, d.lease_token AS token, d.job_id, d.request_id,
     (SELECT j.trace_context FROM jobs j WHERE j.tenant_id = :tenant_id AND j.job_id = d.job_id), d.record_ids, d.versions,
     d.indexes, d.states, d.errors, d.attempt, d.lost, :removed::boolean AS removed, :blocked_before::boolean AS blocked_before,
-    d.dead_letters IS NOT NULL OR d.forced AS resent, d.forced, d.verify, d.drift, d.listing,
+    d.dead_letters IS NOT NULL OR d.forced AS resent, d.forced, d.verify, d.drift, d.listing, d.task,
     extract(epoch FROM now() - d.created_at)::float8 AS age,
     extract(epoch FROM now() - d.absent_since)::float8 AS absent_for,
     extract(epoch FROM d.absent_since)::float8 AS absent_since,
@@ -278,6 +278,12 @@ WHERE d.type_id = :type_id AND NOT d.verify AND k.record_id = ANY (:record_ids::
 -- name: note_drift
 -- What a verification found (JSON, by position), before anything is sent because of it; no row: the lease was lost.
 UPDATE deliveries d SET drift = coalesce(d.drift, '{}') || :drift::text::jsonb
+WHERE d.tenant_id = :tenant_id AND d.delivery_id = :delivery_id AND d.lease_token = :token AND d.state = 'sending'
+RETURNING 1;
+
+-- name: note_task
+-- The job that writes the records of a claimed delivery, before it is started; NULL: it has ended. No row: the lease was lost.
+UPDATE deliveries d SET task = :task
 WHERE d.tenant_id = :tenant_id AND d.delivery_id = :delivery_id AND d.lease_token = :token AND d.state = 'sending'
 RETURNING 1;
 

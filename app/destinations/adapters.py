@@ -30,6 +30,8 @@ class Kind(msgspec.Struct, frozen=True):
     batch_size: int
     """Most records a call, unless options say less."""
     description: str
+    bulk_size: int = 0
+    """Records of one delivery of a large sync, where many are cheaper at a time; 0: as of any other."""
     takes_any: bool = False
     """Any type of record has a place there, and it may be any server: what it does says nothing to other tenants."""
     url: UrlForm = HTTP

@@ -65,6 +65,9 @@ class SalesforceOptions(MatchingOptions, frozen=True, kw_only=True):
     """version of the REST API, 46.0 or later"""
     default_last_name: Name | None = None
     """LastName of new contacts that have none; without it Salesforce refuses them"""
+    bulk_from: Annotated[int, Meta(ge=200, le=5_000)] | None = 2_000
+    """records of one delivery from which on a job of Bulk API 2.0 writes them, in fewer calls, as those of a large
+    sync; null: never"""
     duplicate_rules: Literal["obey", "bypass"] = "obey"
     """whether a record is refused that a duplicate rule of the organisation only warns of, or saved (bypass:
     Sforce-Duplicate-Rule-Header allowSave=true); a rule that blocks refuses it in any case"""
@@ -138,6 +141,7 @@ _OWN_KINDS: Final[dict[str, Kind]] = {
         SalesforceOptions,
         200,
         "Salesforce contacts and accounts, by upsert on an external id",
+        bulk_size=5_000,
         credentials=("token", "salesforce_jwt", *OAUTH),
         authorize_url="{base_url}/services/oauth2/authorize",
         token_url="{base_url}/services/oauth2/token",  # noqa: S106 - an address

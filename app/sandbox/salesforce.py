@@ -7,8 +7,10 @@ does text in a number of an Account; what is too long or too large for its colum
 answer counts against the day's calls.
 """
 
+import csv
 import itertools
 import re
+import time
 from collections import Counter
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
@@ -16,8 +18,10 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from app.sandbox import salesforce_bulk as bulk
 from app.sandbox.faults import Lock, RateLimit, Status, Unauthorized
 from app.sandbox.records import Record
+from app.sandbox.salesforce_bulk import Job, Jobs
 from app.sandbox.salesforce_objects import CONTACT, DESCRIBED, KEY, NUMBERS, OBJECTS, Column, SObject
 from app.sandbox.vendor import ANY, Answer, Refusal, RefusedError, Route, Vendor, Visit
 
@@ -83,11 +87,17 @@ class Sandbox(Vendor):
             Route("PATCH", f"{base}/composite/sobjects", "write", self.update),
             Route("POST", f"{base}/composite", "read", self.composite),
             Route("DELETE", f"{base}/composite/sobjects", "write", self.delete),
+            Route("POST", f"{base}/jobs/ingest", "read", self.create_job),
+            Route("PUT", f"{base}/jobs/ingest/{{job}}/batches", "read", self.fill_job),
+            Route("PATCH", f"{base}/jobs/ingest/{{job}}", "write", self.change_job),
+            Route("GET", f"{base}/jobs/ingest/{{job}}", "read", self.show_job),
+            Route("GET", f"{base}/jobs/ingest/{{job}}/{{which}}/", "read", self.show_results),
             Route("GET", f"{base}/query", "read", self.query),
             Route("GET", f"{base}/query/", "read", self.query),
             Route("GET", f"{base}/sobjects/{{object:{'|'.join(OBJECTS)}}}/describe", "read", self.describe),
         ]
         self._calls = itertools.count(1)
+        self.jobs = Jobs()
         self._keyed: set[tuple[str, str, str]] = set()
         """(account, object, field) of all upserts: with `KEY`, the fields whose values are unique."""
 
@@ -229,6 +239,88 @@ class Sandbox(Vendor):
             more = {"httpHeaders": {}, "httpStatusCode": status, "referenceId": request.reference_id}
             results.append({"body": result, **more})
         return self._answer(200, {"compositeResponse": results})
+
+    def create_job(self, visit: Visit) -> Answer:
+        try:
+            made = self.jobs.create(visit.portal, msgspec.json.decode(visit.body))
+        except (ValueError, RecursionError) as error:
+            return self._error(400, "JSON_PARSER_ERROR", str(error))
+        if isinstance(made, str):
+            return self._error(400, "INVALIDJOB", made)
+        if OBJECTS[made.object].missing_column(visit, [made.key]) is not None:
+            return self._error(400, "INVALIDJOB", f"Field name provided, {made.key} does not match an External ID")
+        return self._answer(200, made.shown())
+
+    def fill_job(self, visit: Visit) -> Answer:
+        job = self._job(visit)
+        try:
+            wrong = bulk.read(job, visit.body)
+        except (ValueError, csv.Error) as error:
+            wrong = str(error)
+        if wrong:
+            return self._error(400, "CLIENT_INPUT_ERROR", wrong)
+        visit.call.n = len(job.rows or ())
+        answer = self._answer(201, None)
+        answer.body = b""
+        return answer
+
+    def change_job(self, visit: Visit) -> Answer:
+        job, asked = self._job(visit), msgspec.json.decode(visit.body)
+        state = asked.get("state") if isinstance(asked, dict) else None
+        if state == "UploadComplete" and job.state == "Open" and job.rows is not None:
+            job.state, job.closed_at = "UploadComplete", time.monotonic()
+        elif state == "Aborted" and job.state in ("Open", "UploadComplete", "InProgress"):
+            job.state = "Aborted"
+        else:
+            return self._error(400, "INVALIDJOBSTATE", f"Cannot change a job of the state {job.state} to {state}")
+        return self._answer(200, job.shown())
+
+    def show_job(self, visit: Visit) -> Answer:
+        """Its state; one that has had its time is done now."""
+        job = self._job(visit)
+        if job.due:
+            self._do(visit, job)
+        elif job.state == "UploadComplete":
+            job.state = "InProgress"
+        return self._answer(200, job.shown())
+
+    def show_results(self, visit: Visit) -> Answer:
+        job = self._job(visit)
+        if visit.path["which"] not in ("successfulResults", "failedResults", "unprocessedrecords"):
+            raise RefusedError(self.not_found(visit.call.path))
+        answer = self._answer(200, None)
+        answer.body, answer.content_type = job.results(visit.path["which"]), "text/csv"
+        answer.headers |= {"Sforce-Locator": "null", "Sforce-NumberOfRecords": str(len(job.written))}
+        return answer
+
+    def _job(self, visit: Visit) -> Job:
+        job = self.jobs.find(visit.portal, visit.path["job"])
+        if job is None:
+            raise self._refused(404, "NOT_FOUND", "The requested resource does not exist")
+        return job
+
+    def _do(self, visit: Visit, job: Job) -> None:
+        of, records = OBJECTS[job.object], visit.objects.of(job.object)
+        missing = of.missing_column(visit, job.columns)
+        if missing is not None:
+            job.state, job.error = "Failed", f"InvalidBatch : Field name not found : {missing}"
+            return
+        self._keyed.add((visit.portal, job.object, job.key))
+        visit.object, visit.call.on = job.object, "write"
+        for row in job.rows or ():
+            try:
+                values = bulk.values_of(of, row)
+            except ValueError as error:
+                job.failed.append((row, f"INVALID_TYPE_ON_FIELD_IN_RECORD:{error}"))
+                continue
+            wrong = self._wrong(visit, of, job.key, values, 1)
+            if wrong is not None:
+                job.failed.append((row, f"{wrong['statusCode']}:{wrong['message']}:--"))
+                continue
+            record, created, changed = records.upsert(visit.portal, job.key, row[job.key], values, visit.at)
+            visit.book(record, changed=changed, created=created)
+            job.written.append((row, record.id, created))
+        job.state = "JobComplete"
 
     def delete(self, visit: Visit) -> Answer:
         ids = [i for i in visit.query.get("ids", "").split(",") if i]

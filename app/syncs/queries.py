@@ -37,6 +37,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     total: int
     """Records that were taken before."""
+    kind: str
+    """Of the destination."""
 
 
 count_records = Query[[int, list[int], int], int]("count_records")

@@ -61,7 +61,13 @@ SELECT FROM effects e WHERE e.tenant_id = $1 AND e.job_id = $2 FOR NO KEY UPDATE
 
 -- name: claim_sync
 -- No row: somebody else has it, or it was canceled.
-SELECT j.sync, j.request_id, j.total FROM jobs j
+SELECT
+    j.sync, j.request_id, j.total,
+    (
+        SELECT d.kind FROM destinations d
+        WHERE d.tenant_id = $1 AND d.destination_id = (j.sync ->> 'destination_id')::int
+    ) AS kind
+FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state = 'running' AND j.sync IS NOT NULL
 FOR NO KEY UPDATE SKIP LOCKED;
 

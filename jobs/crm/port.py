@@ -152,6 +152,64 @@ class Listing(CallResult, frozen=True, kw_only=True):
     """Where the next page begins; `None`: this was the last one."""
 
 
+class Headers(msgspec.Struct, frozen=True):
+    """What a call says about itself to the CRM, beside its contents."""
+
+    request_id: str
+    """Of the request that it all began with: `X-Request-ID`."""
+    event_id: str
+    """Of this call's contents: `X-Event-ID`, and the `Idempotency-Key` where the CRM knows one. The same records in
+    the same versions have the same id, however often they are sent."""
+    trace: TraceContext | None = None
+    """What the call belongs to: its `traceparent` continues that."""
+
+
+class BulkState(StrEnum):
+    """Of a job that writes many records."""
+
+    OPEN = "open"
+    """It has its records, and writes nothing before it is started."""
+    RUNNING = "running"
+    ENDED = "ended"
+    """It writes nothing more: who was not written then was not."""
+    GONE = "gone"
+    """The CRM does not know it any more."""
+
+
+class BulkJob(CallResult, frozen=True, kw_only=True):
+    """What a call about a job showed."""
+
+    task: str | None
+    """Its id."""
+    state: BulkState | None
+    """`None`: the call failed, and nothing is known."""
+    outcomes: dict[str, Outcome] = {}
+    """Of the records that were written, by their ids."""
+
+
+class BulkWriter(Protocol):
+    """Writes many records by a job of the CRM's own (`Crm.bulk`)."""
+
+    least: int
+    """Records that are worth a job."""
+
+    def takes(self, record: SentRecord) -> bool:
+        """Whether a job does the same with it as a push."""
+        ...
+
+    async def create(self, records: list[SentRecord], headers: Headers) -> BulkJob: ...
+
+    async def start(self, task: str, headers: Headers) -> BulkJob: ...
+
+    async def look(self, task: str, headers: Headers) -> BulkJob: ...
+
+    async def results(self, task: str, records: list[SentRecord], headers: Headers) -> BulkJob:
+        """Of one that has ended."""
+        ...
+
+    async def abort(self, task: str, headers: Headers) -> BulkJob: ...
+
+
 class Timeouts(msgspec.Struct, frozen=True):
     """Seconds; `total` covers connecting, sending and reading the whole answer."""
 
@@ -210,18 +268,6 @@ class Access(TypedDict):
     timeouts: Timeouts
 
 
-class Headers(msgspec.Struct, frozen=True):
-    """What a call says about itself to the CRM, beside its contents."""
-
-    request_id: str
-    """Of the request that it all began with: `X-Request-ID`."""
-    event_id: str
-    """Of this call's contents: `X-Event-ID`, and the `Idempotency-Key` where the CRM knows one. The same records in
-    the same versions have the same id, however often they are sent."""
-    trace: TraceContext | None = None
-    """What the call belongs to: its `traceparent` continues that."""
-
-
 Keep = Callable[[Sequence[Adoption]], Awaitable[frozenset[str]]]
 """Keeps records that were found at the CRM, with what they hold, before they are written to; returns the ids of those
 that were kept. The others must not be written now: somebody else adopts them, or nothing could be kept."""
@@ -251,6 +297,11 @@ class Crm(Protocol):
     learns: bool
     """Whether calls teach it what later ones go by. If so, it serves its destination as long as a worker knows that
     one; if not, each slice of time has a fresh one, which knows of no pause that an operator has ended since."""
+
+    @property
+    def bulk(self) -> BulkWriter | None:
+        """How it writes many records at a time, if it can."""
+        ...
 
     async def check(self, headers: Headers) -> list[Step]:
         """Make one harmless call or a few, for which the token must be good, and say what was seen: whether the CRM is

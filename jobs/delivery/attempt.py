@@ -21,6 +21,7 @@ from app.vocabulary.states import STATE_CODE, EffectState, ErrorCode
 from jobs.delivery import resend
 from jobs.delivery.attempt_calls import AttemptCalls
 from jobs.delivery.attempt_items import batches
+from jobs.delivery.bulk_writes import BulkWrites
 from jobs.delivery.clients import DestinationContext
 from jobs.delivery.reconciliation import Reconciliation
 from jobs.delivery.recorder import Recorder
@@ -45,6 +46,7 @@ class DeliveryAttempt:
         self._database = database
         self._recorder = recorder
         self._reconciliation = Reconciliation(calls, grace=context.policy.reconcile_grace)
+        self._bulk = BulkWrites(calls, database)
         self._verification = Verification(calls, database, attempts=context.policy.retry.attempts)
         self._memory = context.state.memory
         self._began = time.monotonic()
@@ -79,6 +81,9 @@ class DeliveryAttempt:
 
     async def _deliver(self) -> None:
         limit = self._policy.retry.attempts
+        await self._bulk.resume()
+        if self._bulk.running:
+            return
         if self._claim.verify:
             await self._verification.run()
             if self._verification.unread or not self._items.open():
@@ -176,6 +181,9 @@ class DeliveryAttempt:
             # One absence counts for the whole delivery; what is sent meanwhile would share it.
             return
         missing = self._reconciliation.not_looked_up
+        await self._bulk.write([items.record(position) for position in items.open() if position not in missing])
+        if self._bulk.running or self._calls.blocked:
+            return
         records = [items.record(position) for position in items.open() if position not in missing]
         for batch in batches(records, self._crm.batch_size):
             if not await self._calls.write(batch):

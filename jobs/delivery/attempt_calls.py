@@ -1,5 +1,6 @@
 """The calls of one attempt: on a lease that outlasts them, by the guarded client, logged and applied to its items."""
 
+import asyncio
 import functools
 import time
 import uuid
@@ -20,7 +21,7 @@ from app.resources.types.contacts import CONTACTS
 from app.tracing.context import TraceContext
 from app.vocabulary.states import OPEN_STATES, EffectState, ErrorCode
 from jobs.breaker.rules import Permits, Rejected
-from jobs.crm.port import Headers, Health, Listing, ReadBack, Reply, SentRecord
+from jobs.crm.port import BulkJob, Headers, Health, Listing, ReadBack, Reply, SentRecord
 from jobs.delivery.attempt_items import AttemptItems, Batch
 from jobs.delivery.call_log import READING, CallInProgress, CallLog
 from jobs.delivery.clients import DestinationContext
@@ -31,7 +32,7 @@ log = structlog.get_logger()
 
 _LEASE_MARGIN: Final = 2.0
 
-_Answer = TypeVar("_Answer", Reply, ReadBack, Listing)
+_Answer = TypeVar("_Answer", Reply, ReadBack, Listing, BulkJob)
 
 
 class AttemptCalls:
@@ -105,6 +106,17 @@ class AttemptCalls:
         """`None`: no call was made, or it says nothing."""
         return await self._call("read_back", records, functools.partial(self.crm.read_back, by_fields=by_fields))
 
+    async def bulk(
+        self, ask: Callable[[Headers], Awaitable[BulkJob]], written: list[SentRecord] | None
+    ) -> BulkJob | None:
+        """A call about a job of the CRM's own; `written`: the records that it lets the job write, if it does.
+        `None`: no call was made, or it says nothing."""
+        if written is None:
+            return await self._call("read_back", [], lambda _, headers: ask(headers))
+        job = await self._call("push", written, lambda _, headers: ask(headers))
+        self.wrote |= job is not None
+        return job
+
     async def list_keys(self, after: str | None) -> Listing | None:
         """`None`: no call was made, or it says nothing."""
         return await self._call("list", [], lambda _, headers: self.crm.list_keys(after, headers))
@@ -150,10 +162,18 @@ class AttemptCalls:
         scope = (f"tranche:{claim.tenant_id}:{claim.destination_id}", type_of, self._context.options_hash, resent_by)
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{':'.join(filter(None, scope))}\0{versions}"))
 
-    async def _renew_lease(self) -> bool:
-        """Whether the lease outlasts another call; a call is never made on a lease that may end during it."""
+    async def pause(self, seconds: float) -> bool:
+        """Wait before another call, on a lease that outlasts both; false: it was lost."""
+        kept = await self._renew_lease(seconds)
+        if kept:
+            await asyncio.sleep(seconds)
+        return kept
+
+    async def _renew_lease(self, before: float = 0.0) -> bool:
+        """Whether the lease outlasts another call, `before` seconds from now; a call is never made on a lease that may
+        end during it."""
         policy = self._context.policy
-        need = policy.timeouts.total + _LEASE_MARGIN
+        need = before + policy.timeouts.total + _LEASE_MARGIN
         if self.leased_until - time.monotonic() >= need:
             return True
         requested_at = time.monotonic()
@@ -190,6 +210,6 @@ class AttemptCalls:
             self.items.settle(position, EffectState.UNKNOWN, code=ErrorCode.OUTCOME_UNKNOWN, detail=in_doubt)
 
 
-def _settles(reply: Reply | ReadBack | Listing) -> bool:
+def _settles(reply: Reply | ReadBack | Listing | BulkJob) -> bool:
     """Whether an answer says of some records more than that nothing was done."""
     return isinstance(reply, Reply) and any(o.state is not EffectState.RETRY for o in reply.outcomes)

@@ -144,6 +144,14 @@ class AttemptItems:
             self.states[position] = EffectState.OK
             self.errors.pop(str(position), None)
 
+    def retract(self, position: int) -> None:
+        """It was in doubt, and it is certain now that it was not written."""
+        self.states[position] = EffectState.RETRY
+        self.set_error(
+            position, ErrorCode.DESTINATION_UNAVAILABLE, "it was not written with the others; it is sent again"
+        )
+        self._results.pop(position, None)
+
     def skip(self, position: int) -> None:
         """Nothing is to be sent, and nothing is known of it that was not before."""
         self.states[position] = EffectState.SKIPPED

@@ -7,7 +7,7 @@ import msgspec
 
 from app.deliveries.queries import Asked, Call
 from app.vocabulary.states import EffectState
-from jobs.crm.port import Listing, ReadBack, Reply, Seen
+from jobs.crm.port import BulkJob, Listing, ReadBack, Reply, Seen
 
 MOST_CALLS: Final = 50
 """Per attempt; halving a batch of 100 down to several faulty records makes more. Calls that left items in doubt are
@@ -38,11 +38,16 @@ class CallLog:
         self._items = items
         self._calls: list[Call] = []
 
-    def answered(self, call: CallInProgress, reply: Reply | ReadBack | Listing) -> None:
+    def answered(self, call: CallInProgress, reply: Reply | ReadBack | Listing | BulkJob) -> None:
         """Keep a call, unless all of it went well."""
         count = len(call.positions)
         if isinstance(reply, Listing):
             return  # nothing hangs on it that would have to be explained
+        if isinstance(reply, BulkJob):
+            if reply.state is None:
+                lost = call.operation not in READING
+                self._add(call, reply.seconds, reply.status, f"bulk job: {reply.detail}", lost=lost)
+            return
         if isinstance(reply, Reply):
             bad = [o for o in reply.outcomes if o.state is not EffectState.OK]
             well = count - len(bad)

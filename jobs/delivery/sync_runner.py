@@ -15,6 +15,7 @@ from msgspec import UNSET
 from uuid_utils.compat import uuid7
 
 from app.deliveries.drift import Listing
+from app.destinations.kinds import KINDS
 from app.errors import Conflict, Invalid, NotFound
 from app.imports import processing_queries
 from app.kit.compression import pack
@@ -126,7 +127,8 @@ class SyncRunner(PollingWorkerPool):
             return await _end_type(connection, tenant_id, job_id, cursor)
         ids, versions = [record_id for record_id, _ in taken], [version for _, version in taken]
         first = claimed.total
-        lows, highs = cuts(len(taken), self._chunk_size)
+        many = KINDS[claimed.kind].bulk_size if claimed.kind in KINDS and cursor.mode != "verify" else 0
+        lows, highs = cuts(len(taken), max(many, self._chunk_size))
         await rows.book(
             connection,
             tenant_id,

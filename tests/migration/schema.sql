@@ -214,6 +214,7 @@ CREATE TABLE public.deliveries (
     verify boolean DEFAULT false NOT NULL,
     drift jsonb,
     listing jsonb,
+    task text,
     CONSTRAINT deliveries_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'sending'::text, 'done'::text])))
 );
 

@@ -75,6 +75,7 @@ class Http:
 
     learns = False
     lists = False
+    bulk = None
 
     def __init__(
         self,

@@ -62,6 +62,7 @@ class HubSpot:
     repeatable = False
     archives = True
     lists = True
+    bulk = None
     learns = True
 
     def __init__(

@@ -86,6 +86,7 @@ class Postgres:
     repeatable = False
     archives = True
     lists = True
+    bulk = None
     learns = True  # its connections are kept
 
     def __init__(self, *, resource: Resource, options: dict[str, Any], **access: Unpack[Access]) -> None:

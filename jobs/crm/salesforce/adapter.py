@@ -29,6 +29,7 @@ from jobs.crm.exchange import Answer, Connection, NoAnswer
 from jobs.crm.matching import NOT_KEPT, adopted, group, later, match
 from jobs.crm.port import (
     Access,
+    BulkWriter,
     CrmFactory,
     Difference,
     Headers,
@@ -44,6 +45,7 @@ from jobs.crm.port import (
 )
 from jobs.crm.salesforce import check
 from jobs.crm.salesforce.answers import NO_COLUMN, Quota, SalesforceJudge, lacks, rows_of
+from jobs.crm.salesforce.bulk import BulkJobs
 from jobs.crm.salesforce.fields import Fields, literal, parcels
 from jobs.crm.tally import Tally
 
@@ -89,6 +91,10 @@ class Salesforce:
         self._monotonic = monotonic
         self._connection = Connection(**access)
         self._base = f"/services/data/v{chosen.api_version.removeprefix('v')}"
+        self.bulk: BulkWriter | None = None
+        if chosen.bulk_from is not None:
+            jobs = (self._connection, self._judge, self._fields, self._quota, self._base, self._own)
+            self.bulk = BulkJobs(*jobs, least=chosen.bulk_from, matches=self._match is not None)
 
     async def push(self, records: list[SentRecord], headers: Headers, keep: Keep = keep_nothing) -> Reply:
         """Upsert of a collection, and creation of those new records that lack a last name. With `match_on` new records

@@ -33,6 +33,7 @@ HOT: Final[Hot] = {
     "hasten_deliveries": ("3, 5, false", {"deliveries_due", "deliveries_pkey"}),
     "awaited_records": (f"3, 5, 1, {CONTACTS}", {"deliveries_due", "deliveries_sending"}),
     "note_drift": (f"3, '{{}}', 500, {TOKEN}", {"deliveries_pkey"}),
+    "note_task": (f"3, 'job', 500, {TOKEN}", {"deliveries_pkey"}),
     "unknown_keys": (f"3, {CONTACTS}, 1, 5", {"records_pkey", "record_syncs_pkey"}),
     "record_listing": (f"3, {CONTACTS}, '{{}}', '{{}}', 1, NULL, 500, {TOKEN}", {"deliveries_pkey"}),
     "read_listing": (f"3, {JOB}, 5, 0", {"deliveries_job"}),

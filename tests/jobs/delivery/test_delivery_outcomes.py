@@ -25,6 +25,7 @@ class Scripted:
 
     batch_size = 100
     learns = False
+    bulk = None
 
     def __init__(self, *, reads_back: bool, repeatable: bool) -> None:
         self.reads_back = reads_back

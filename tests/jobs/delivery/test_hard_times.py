@@ -53,6 +53,7 @@ class Script:
             reads_back = script.reads_back
             repeatable = script.repeatable
             learns = False
+            bulk = None
 
             async def push(self, contacts: list[SentRecord], headers: Headers, _: Any = None) -> Any:
                 script.asked.append(("push", [c.version for c in contacts]))
