@@ -30,6 +30,7 @@ _OF_RECORD: Final = frozenset({"id", "version", "deleted", "type", "remote_id", 
 _OF_BODY: Final = frozenset({"records", "record", "ids", "remote_ids", "id", "remote_id", "type", "values"})
 _OF_PATH: Final = _OF_RECORD - {"version", "deleted"}
 _OF_QUERY: Final = _OF_PATH | {"ids", "remote_ids"}
+_OF_LIST: Final = frozenset({"type", "values", "cursor"})
 _OF_HEADERS: Final = frozenset({"type", "values"})
 _ONE_RECORD: Final = frozenset({"id", "remote_id", "fields", "attributes"})
 """Placeholders that make a path or a query one for a single record."""
@@ -76,6 +77,22 @@ class Reading(Called, frozen=True, kw_only=True, forbid_unknown_fields=True):
     remote_id: FieldPath | None = None
     missing: FieldPath = "missing"
     """A list of our keys that are certainly not there."""
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How all records are listed, a page at a time."""
+
+    path: TemplatePath
+    method: Literal["GET", "POST"] = "GET"
+    query: Texts = msgspec.field(default_factory=dict)
+    """What contains `{cursor}` is left out for the first page."""
+    body: Template | None = None
+    records: FieldPath | None = None
+    """`None`: under the wrapper."""
+    id: FieldPath | None = None
+    remote_id: FieldPath | None = None
+    next: FieldPath | None = None
+    """The `{cursor}` of the next page; `None`: there is one page alone."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,6 +146,10 @@ class HttpOptions(MatchingOptions, frozen=True, kw_only=True):
     read: Reading | None = None
     """path, method (GET), query and body to read records back, where its answer has the `records`, the `id` and the
     `remote_id` of each and the `missing` ids, and as `item` what it says of one; null: by `read_path`"""
+    listing: Listed | None = None
+    """path, method (GET), query and body to list all records, with the `{cursor}` of a page; where its answer has the
+    `records` (under the wrapper), the `id` and the `remote_id` of each, and the cursor of the `next` page, such as the
+    id of the last record; null: a verification does not find records that nobody knows here"""
     read_path: Path | None = None
     """where `POST {"ids":[…]}` returns the stored records; null: a lost answer cannot be settled by reading"""
     archive_path: Path | None = None
@@ -232,10 +253,11 @@ class HttpOptions(MatchingOptions, frozen=True, kw_only=True):
 
     def _check_expressions(self) -> None:
         own = {name: getattr(self, name) for name in self.__struct_fields__ if name.startswith("result")}
-        inner: list[tuple[str, Reading | Task | None, tuple[str, ...]]] = [
+        inner: tuple[tuple[str, Reading | Task | Listed | None, tuple[str, ...]], ...] = (
             ("read", self.read, ("records", "id", "remote_id", "missing")),
             ("task", self.task, ("id", "state")),
-        ]
+            ("listing", self.listing, ("records", "id", "remote_id", "next")),
+        )
         own |= {f"{place}.{name}": getattr(of, name) for place, of, names in inner if of for name in names}
         for place, text in own.items():
             if text and is_expression(text):
@@ -302,6 +324,9 @@ class HttpOptions(MatchingOptions, frozen=True, kw_only=True):
             if called is not None:
                 yield f"{purpose}.path", called.path, _OF_PATH
                 yield from ((f"{purpose}.query.{name}", text, _OF_QUERY) for name, text in called.query.items())
+        if self.listing is not None:
+            yield "listing.path", self.listing.path, _OF_LIST - {"cursor"}
+            yield from ((f"listing.query.{name}", text, _OF_LIST) for name, text in self.listing.query.items())
         if self.task is not None:
             yield "task.path", self.task.path, frozenset({"task", "type", "values"})
 
@@ -313,18 +338,20 @@ class HttpOptions(MatchingOptions, frozen=True, kw_only=True):
                 yield f"{dot}item", of.item, _OF_RECORD
             if of is not None and of.body is not None:
                 yield f"{dot}body", of.body, _OF_BODY
+        if self.listing is not None and self.listing.body is not None:
+            yield "listing.body", self.listing.body, _OF_LIST
 
 
 def _parts(called: Called) -> tuple[str, dict[str, str], Any]:
     return called.path, called.query, called.body
 
 
-def read_text(place: str, text: str, roots: frozenset[str] = _OF_QUERY | {"task"}) -> Text:
+def read_text(place: str, text: str, roots: frozenset[str] = _OF_QUERY | _OF_LIST | {"task"}) -> Text:
     """A text with placeholders. Raises `ValueError`, with its place."""
     return _read(compile_text, place, text, roots)
 
 
-def read_template(place: str, template: Any, roots: frozenset[str] = _OF_RECORD | _OF_BODY) -> Node:
+def read_template(place: str, template: Any, roots: frozenset[str] = _OF_RECORD | _OF_BODY | _OF_LIST) -> Node:
     """Raises `ValueError`, with its place."""
     return _read(compile_template, place, template, roots)
 

@@ -5,6 +5,7 @@
 | `POST`, `PUT` or `PATCH /contacts` | `{"contacts":[{"id","version","deleted",…}]}` → a result each, in any order |
 | `POST /contacts/read` | `{"ids":[…]}` → `{"contacts":[…],"missing":[…]}` |
 | | `{"email":[…]}`, or any other field → `{"contacts":[…]}`: every record with one of these values |
+| `POST /contacts/list` | `{"after":KEY,"limit":100}` → `{"contacts":[…],"next":KEY}`: all by their keys |
 | `POST /contacts/archive` | `{"ids":[…]}` → a result an id |
 | `GET`, `PUT` or `DELETE /by-key/contacts/KEY` | one record under our key: 200, 201 or 204; 404 if it is not there |
 | `POST /rest/contacts` | `{"external_id","custom":{…},…}` → 201 `{"data":{"id":"r1",…}}`; 409 if it is there |
@@ -51,9 +52,15 @@ class Ids(msgspec.Struct):
     ids: list[str]
 
 
+class PageAsked(msgspec.Struct):
+    after: str = ""
+    limit: int = 100
+
+
 Results = list[dict[str, Any]]
 
 _ids: Final = msgspec.json.Decoder(Ids)
+_page: Final = msgspec.json.Decoder(PageAsked)
 _record: Final = msgspec.json.Decoder(dict[str, Any])
 _values: Final = msgspec.json.Decoder(dict[str, list[str]])
 _encode: Final = msgspec.json.Encoder().encode
@@ -65,6 +72,12 @@ class Sandbox(Vendor):
     options: Mapping[str, Any] = {
         "read_path": "/{type}/read",
         "archive_path": "/{type}/archive",
+        "listing": {
+            "path": "/{type}/list",
+            "method": "POST",
+            "body": {"after": "{cursor}", "limit": 100},
+            "next": "next",
+        },
         "results": "required",
         "repeatable": True,
     }
@@ -88,6 +101,7 @@ class Sandbox(Vendor):
             *(Route(method, base, "read", self.not_allowed) for method in ("GET", "HEAD")),
             Route("POST", f"{base}/read", "read", self.read),
             Route("POST", f"{base}/archive", "write", self.archive),
+            Route("POST", f"{base}/list", "read", self.list_page),
         ]
         self._random = random.Random(seed)  # noqa: S311 - a repeatable shuffle
         self._tasks: dict[str, tuple[int, Results]] = {}
@@ -157,6 +171,20 @@ class Sandbox(Vendor):
         return Answer(status=200, body=_encode({visit.object: records, "missing": missing}))
 
     # one record per call
+
+    def list_page(self, visit: Visit) -> Answer:
+        body = _parse(_page, visit.body)
+        mine = (r for r in visit.records if r.portal == visit.portal and r.key > body.after)
+        further = sorted(mine, key=lambda record: record.key)
+        page = further[: body.limit]
+        visit.call.n = len(page)
+        shown = [
+            {**r.properties, "remote_id": r.id}
+            for r in page
+            if not visit.omitted(r.key, str(r.properties.get("email") or ""))
+        ]
+        following = page[-1].key if len(further) > len(page) else None
+        return Answer(status=200, body=_encode({visit.object: shown, "next": following}))
 
     def read_one(self, visit: Visit, by: str | None = "id") -> Answer:
         record = visit.records.find(visit.portal, visit.path["key"], by)

@@ -263,3 +263,49 @@ async def test_a_record_whose_id_is_not_answered_is_not_created_twice(make: Make
     # An update says nothing new about its id.
     [outcome] = (await make(**REST).push([sent("k1", 2, email="a@x.org", remote_id="7")], told())).outcomes
     assert outcome.state == OK
+
+
+KEYSET = {
+    "path": "/{type}",
+    "query": {"select": "id,external_id", "order": "id", "limit": "2", "id": "gt.{cursor}"},
+    "records": "",
+    "id": "external_id",
+    "remote_id": "id",
+    "next": "[-1].id",
+}
+
+
+async def test_all_records_are_listed_by_keyset(make: Make, script: Script) -> None:
+    crm = make(listing=KEYSET)
+    assert crm.lists
+    script.answers = [
+        (200, [{"id": 7, "external_id": "k1"}, {"id": 8, "external_id": None}]),
+        (200, [{"id": 9, "external_id": "k2"}]),
+        (200, []),
+    ]
+    listed: dict[str, str] = {}
+    after = None
+    for _ in range(3):
+        page = await crm.list_keys(after, told())
+        assert page.keys is not None
+        listed |= page.keys
+        after = page.after
+    assert (listed, after) == ({"k1": "7", "k2": "9"}, None)
+    first, second, third = [asked.path_qs for asked in script.asked]
+    assert first == "/api/contacts?select=id%2Cexternal_id&order=id&limit=2", "without the cursor"
+    assert second.endswith("&id=gt.8")
+    assert third.endswith("&id=gt.9")
+
+
+async def test_a_service_that_ignores_the_cursor_is_not_asked_for_ever(make: Make, script: Script) -> None:
+    crm = make(listing=KEYSET)
+    script.body = [{"id": 7, "external_id": "k1"}]
+    page = await crm.list_keys(None, told())
+    assert page.after == "7"
+    assert (await crm.list_keys(page.after, told())).after is None
+
+
+@pytest.mark.parametrize("body", [{"data": []}, "no", None, {"error": "no"}])
+async def test_an_answer_without_a_list_says_nothing(make: Make, script: Script, body: object) -> None:
+    script.body = body
+    assert (await make(listing=KEYSET).list_keys(None, told())).keys is None

@@ -15,6 +15,7 @@ from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Headers, Health, Seen
 from tests.contract.conftest import POSTGRES_OPTIONS, TOKEN, WITH_STAND_IN, Connect, Sandbox, contact, contacts, told
 
+LISTING = {"path": "/contacts/list", "method": "POST", "next": "next"}
 OK, RETRY, FAILED = EffectState.OK, EffectState.RETRY, EffectState.FAILED
 
 
@@ -123,9 +124,12 @@ async def test_fields_that_differ_are_named_with_both_values(crm: Crm) -> None:
     assert (key, difference.here, difference.there) == ("c1", "+49 2", "+49 1")
 
 
-async def test_what_is_there_is_listed_page_by_page(crm: Crm, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not crm.lists:
-        pytest.skip("no option says how such a service lists its records")
+async def test_what_is_there_is_listed_page_by_page(
+    crm: Crm, connect: Connect, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert crm.lists
+    if sandbox.kind == "http":
+        crm = connect(options={"listing": LISTING | {"body": {"after": "{cursor}", "limit": 2}}})
     for place in ("hubspot.adapter.BATCH_SIZE", "salesforce.adapter.PAGE"):
         monkeypatch.setattr(f"jobs.crm.{place}", 2)
     for place in ("statements", "adapter"):
@@ -144,8 +148,6 @@ async def test_what_is_there_is_listed_page_by_page(crm: Crm, monkeypatch: pytes
 
 
 async def test_a_list_that_cannot_be_read_says_why(crm: Crm, sandbox: Sandbox) -> None:
-    if not crm.lists:
-        pytest.skip("no option says how such a service lists its records")
     await sandbox.faults(status={"code": 503})
     page = await crm.list_keys(None, told())
     assert page.keys is None

@@ -74,7 +74,6 @@ class Http:
     """One tenant's connection to one service (`jobs.crm.port.Crm`)."""
 
     learns = False
-    lists = False
     bulk = None
 
     def __init__(
@@ -88,6 +87,7 @@ class Http:
         chosen = self._options = _of_type(read_options(resolve_preset(options), HttpOptions), resource.name)
         self.batch_size = 1 if chosen.single else chosen.batch_size or BATCH_SIZE
         self.reads_back = chosen.read is not None or chosen.read_path is not None
+        self.lists = chosen.listing is not None
         self.repeatable = chosen.repeatable or chosen.idempotent
         self._requests = Requests(chosen, resource)
         removes = self._requests.has("delete") or chosen.archive_path is not None
@@ -168,8 +168,12 @@ class Http:
         return self._reader.read(records, answer, by_fields=by_fields)
 
     async def list_keys(self, after: str | None, headers: Headers) -> Listing:
-        """No option says how such a service lists its records."""
-        raise NotImplementedError
+        """By `listing`; see `jobs.crm.port.Crm.list_keys`."""
+        request = self._requests.page(after)
+        answer = await self._connection.call(
+            request.method, request.path, request.content, headers, headers=self._requests.headers()
+        )
+        return self._reader.read_page(answer, after)
 
     async def _call(
         self,

@@ -5,13 +5,13 @@ from typing import Any
 
 from app.destinations.expressions import Finder, TooLong
 from app.destinations.http_options import HttpOptions, read_text
-from jobs.crm.answers import Judge, objects
+from jobs.crm.answers import Judge, objects, unlisted
 from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.http.items import GONE_STATUSES, key_of, remote_id_of
 from jobs.crm.http.refusals import Reader, found, look
 from jobs.crm.http.requests import Request, Requests
 from jobs.crm.mapping import differences, same
-from jobs.crm.port import Difference, Health, ReadBack, Seen, SentRecord
+from jobs.crm.port import Difference, Health, Listing, ReadBack, Seen, SentRecord
 
 
 class RecordReader:
@@ -71,6 +71,30 @@ class RecordReader:
             return self._read(records, answer, finder, by_fields=by_fields)
         except TooLong:
             return self._judge.unread(answer)
+
+    def read_page(self, answer: Answer | NoAnswer, after: str | None) -> Listing:
+        """A page of the list of all records; those without a key of ours are the service's own."""
+        finder, listed = Finder(), self._options.listing
+        body = answer.json() if answer.well else None
+        try:
+            place = None if listed is None else listed.records
+            results = look(body, (self._options.wrapper or "") if place is None else place, finder)
+            if listed is None or not isinstance(results, list):
+                return unlisted(self._judge.unread(answer))
+            of_key = self._id if listed.id is None else listed.id
+            of_remote = self._remote_id if listed.remote_id is None else listed.remote_id
+            keys = {}
+            for result in objects(results):
+                key = key_of(result, of_key, finder)
+                if key and not self._is_deleted(result):
+                    keys[key] = remote_id_of(result, of_remote, finder) or ""
+            following = found(body, listed.next, finder) if listed.next is not None and results else None
+        except TooLong:
+            return unlisted(self._judge.unread(answer))
+        more = str(following) if isinstance(following, str | int) and not isinstance(following, bool) else ""
+        # A service that does not understand the cursor returns the same page for ever.
+        following = more if more and more != after else None
+        return Listing(keys=keys, after=following, health=Health.WELL, seconds=answer.seconds, status=answer.status)
 
     def _find(self, body: Any, finder: Finder) -> Any:
         """The list of records, if there is one."""

@@ -1,6 +1,7 @@
 """The requests of one destination, as its options and their templates say, for records of one type."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -115,6 +116,27 @@ class Requests:
             payload=payload,
             body=None if payload is None or shape.method == "GET" else self._encoded(payload),
         )
+
+    def page(self, cursor: str | None) -> Request:
+        """A page of all records. Raises `ValueError`: no option says how they are listed."""
+        listed = self._options.listing
+        if listed is None:
+            raise ValueError("there is no listing")
+
+        def value(placeholder: Placeholder) -> Any:
+            if placeholder.root == "cursor":
+                return msgspec.UNSET if cursor is None else cursor
+            return self._of_call(placeholder)
+
+        query = []
+        for name, text in listed.query.items():
+            with suppress(Absent):
+                query.append(f"{quote(name, safe='')}={quote(read_text(name, text).write(value), safe='')}")
+        path = read_text("listing.path", listed.path).write(value, encoded=True)
+        payload = None
+        if listed.body is not None:
+            payload, _ = read_template("listing.body", listed.body).render(value)
+        return Request(method=listed.method, path=f"{path}?{'&'.join(query)}" if query else path, payload=payload)
 
     def item(self, record: SentRecord, purpose: Purpose = "write") -> Any:
         """One record, as a call of this purpose has it."""

@@ -63,6 +63,13 @@ def test_what_a_template_comes_to(template: Any, rendered: Any, state: State) ->
         ({"item": {"...": "{id}"}}, 'item....: "{fields}", "{attributes}", or a list of both belongs here'),
         ({"item": {"a{fields.x}": 1}}, "item.a{fields.x}: the name of a member has "),
         ({"item": {"a": "{values.list}"}}, "item: {values.list} is not among the values"),
+        ({"listing": {"path": "/x/{id}"}}, "listing.path: "),
+        (
+            {"listing": {"path": "/x", "query": {"a": "{values.b}"}}},
+            "listing.query.a: {values.b} is not among the values",
+        ),
+        ({"listing": {"path": "/x", "next": "[-1"}}, "listing.next: "),
+        ({"path": "/x/{cursor}"}, "path: "),
         ({"item": {"a": "{records}"}}, "item.a: {records} is not known here"),
         ({"body": {"a": 1}}, "body: it contains neither {records} nor {record}"),
         ({"path": "/x/{fields}"}, "path: {fields} is an object; name one, as {fields.NAME}"),
