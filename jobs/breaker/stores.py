@@ -1,10 +1,13 @@
 """Where circuits are stored: in Redis, for all workers, or in the memory of this process while Redis is away."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from typing import Final
 
 from redis.asyncio import Redis
+from redis.commands.core import AsyncScript
+from redis.exceptions import NoScriptError, RedisError
 
 from app.vocabulary.states import CircuitState
 from jobs.breaker.rules import (
@@ -45,6 +48,7 @@ class RedisStore:
         self._scripts = {
             script: redis.register_script(common + (folder / f"{script}.lua").read_text("utf-8")) for script in SCRIPTS
         }
+        self._together = _Together(redis)
         self._prefix = prefix
         self._rng = rng
         self._pinned_time = pinned_time
@@ -103,10 +107,73 @@ class RedisStore:
 
     async def _run(self, script: str, names: Sequence[str], *arguments: str | int) -> list[int]:
         now = "" if self._pinned_time is None else self._pinned_time()
-        reply: list[int] = await self._scripts[script](
-            keys=[self._prefix + name for name in names], args=[now, *self._arguments, *arguments]
+        return await self._together.run(
+            self._scripts[script], [self._prefix + name for name in names], [now, *self._arguments, *arguments]
         )
-        return reply
+
+
+class _Together:
+    """Sends the scripts that are asked for at one moment in one message: many calls at a time cost a worker more on the
+    way to Redis than in it."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._waiting: list[_Asked] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(self, script: AsyncScript, keys: list[str], arguments: list[str | int]) -> list[int]:
+        asked = _Asked(script, keys, arguments, asyncio.get_running_loop().create_future())
+        self._waiting.append(asked)
+        if self._task is None:
+            self._task = asyncio.create_task(self._send())
+        return await asked.reply
+
+    async def _send(self) -> None:
+        await asyncio.sleep(0)  # whoever is about to ask
+        asked, self._waiting, self._task = self._waiting, [], None
+        pipeline = self._redis.pipeline(transaction=False)
+        for one in asked:
+            pipeline.execute_command("EVALSHA", one.script.sha, len(one.keys), *one.keys, *one.arguments)
+        try:
+            replies = await pipeline.execute(raise_on_error=False)
+        except (RedisError, OSError) as error:
+            replies = [error] * len(asked)
+        for one, reply in zip(asked, replies, strict=True):
+            if isinstance(reply, NoScriptError):
+                one.again()
+            elif one.reply.done():
+                continue  # nobody waits for it any more
+            elif isinstance(reply, Exception):
+                one.reply.set_exception(reply)
+            else:
+                one.reply.set_result(reply)
+
+
+class _Asked:
+    """A script with its arguments, and who waits for its reply."""
+
+    def __init__(
+        self, script: AsyncScript, keys: list[str], arguments: list[str | int], reply: "asyncio.Future[list[int]]"
+    ) -> None:
+        self.script = script
+        self.keys = keys
+        self.arguments = arguments
+        self.reply = reply
+        self._task: asyncio.Task[None] | None = None
+
+    def again(self) -> None:
+        """Redis has lost the script, or never had it: it is sent along."""
+        self._task = asyncio.create_task(self._load())
+
+    async def _load(self) -> None:
+        try:
+            reply = await self.script(keys=self.keys, args=self.arguments)
+        except (RedisError, OSError) as error:
+            if not self.reply.done():
+                self.reply.set_exception(error)
+            return
+        if not self.reply.done():
+            self.reply.set_result(reply)
 
 
 class MemoryStore:

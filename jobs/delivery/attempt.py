@@ -185,8 +185,9 @@ class DeliveryAttempt:
         if self._bulk.running or self._calls.blocked:
             return
         records = [items.record(position) for position in items.open() if position not in missing]
-        for batch in batches(records, self._crm.batch_size):
-            if not await self._calls.write(batch):
+        calls = batches(records, self._crm.batch_size)
+        for place, batch in enumerate(calls, start=1):
+            if not await self._calls.write(batch, last=place == len(calls)):
                 return
 
     def _interrupt(self, detail: str) -> None:

@@ -72,12 +72,12 @@ class AttemptCalls:
         """The CRM asked for silence."""
         self.blocked: Block | None = None
 
-    async def write(self, batch: Batch) -> bool:
+    async def write(self, batch: Batch, *, last: bool = True) -> bool:
         """One call, or halves of it where the CRM refused the whole without naming the faulty record; false: no more
-        calls."""
+        calls. `last`: no other batch follows."""
         records = batch.records
         ask = self.crm.archive if batch.operation == "archive" else self._push
-        reply = await self._call(batch.operation, records, ask)
+        reply = await self._call(batch.operation, records, ask, last=last)
         if reply is None:
             return False
         self.wrote = True
@@ -85,9 +85,8 @@ class AttemptCalls:
             middle = len(records) // 2
             first, second = (Batch(batch.operation, half) for half in (records[:middle], records[middle:]))
             return await self.write(first) and await self.write(second)
-        description = str(self._last)
         for record, outcome in zip(records, reply.outcomes, strict=True):
-            self.items.apply(record, outcome, description)
+            self.items.apply(record, outcome, self._last)
         return not self.paused
 
     async def _push(self, records: list[SentRecord], headers: Headers) -> Reply:
@@ -126,6 +125,8 @@ class AttemptCalls:
         operation: Asked,
         records: list[SentRecord],
         ask: Callable[[list[SentRecord], Headers], Awaitable[_Answer]],
+        *,
+        last: bool = True,
     ) -> _Answer | None:
         """The answer, unless nothing was done: no lease, no permit, or the CRM asked for silence."""
         if not await self._renew_lease():
@@ -138,7 +139,8 @@ class AttemptCalls:
             sent_at=datetime.now(UTC),
             started=time.monotonic(),
         )
-        reply = await self._client.call(operation, lambda: ask(records, headers), self._take_permits())
+        follow = None if last else self._keep_permits
+        reply = await self._client.call(operation, lambda: ask(records, headers), self._take_permits(), follow=follow)
         self._in_progress = None
         if isinstance(reply, Rejected):
             self.blocked = Block(reply.retry_after, reply.code, self._client.explain(reply))
@@ -187,6 +189,9 @@ class AttemptCalls:
     def _take_permits(self) -> Permits | None:
         permits, self._permits = self._permits, None
         return permits
+
+    def _keep_permits(self, permits: Permits) -> None:
+        self._permits = permits
 
     async def release(self) -> None:
         """Return the permits of a call that was not made."""

@@ -74,14 +74,14 @@ class AttemptItems:
         self.states[position] = EffectState.UNKNOWN
         self.set_error(position, ErrorCode.OUTCOME_UNKNOWN, detail)
 
-    def apply(self, record: SentRecord, outcome: Outcome, call: str) -> None:
-        """What a call said of one record; `call` describes it."""
+    def apply(self, record: SentRecord, outcome: Outcome, call: object) -> None:
+        """What a call said of one record; `call` as text describes it."""
         position = self._positions[record.record_id]
         if self.states[position] not in OPEN_STATES:
             return  # it was part of a repeated call, and was settled before
         detail = outcome.detail
         if outcome.state is EffectState.UNKNOWN:
-            detail = f"{call}: {detail}" if detail else call
+            detail = f"{call}: {detail}" if detail else str(call)
         self.settle(
             position,
             outcome.state,

@@ -5,6 +5,7 @@ as its concurrency limit leaves room for.
 """
 
 import asyncio
+import math
 import random
 import time
 import uuid
@@ -37,6 +38,8 @@ log = structlog.get_logger()
 
 _GATHER: Final = 0.004
 """Seconds for more attempts to end, while most are in flight: one claim then serves them all."""
+_CLAIMS: Final = 4
+"""Claims that would take all places of a destination: whoever comes first leaves some to other workers."""
 _PLACE_WAIT: Final = 0.05
 """Seconds after which a worker that found all places taken by others looks again; doubles each time."""
 _PLACE_WAIT_CAP: Final = 1.0
@@ -128,7 +131,7 @@ class DestinationWorker(msgspec.Struct, eq=False, kw_only=True):
                     token=token,
                     lease=policy.lease,
                     concurrency=policy.concurrency,
-                    limit=max(1, room),
+                    limit=min(max(1, room), math.ceil(policy.concurrency / _CLAIMS)),
                 )
                 for type_id in {claim.type_id for claim in claims}:
                     resources[type_id] = await self.catalog.by_id(connection, context.key[0], type_id)

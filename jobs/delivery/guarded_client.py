@@ -98,9 +98,15 @@ class GuardedClient(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         await self._cancel_slot()
 
     async def call(
-        self, operation: str, ask: Callable[[], Awaitable[Answer]], permits: Permits | None
+        self,
+        operation: str,
+        ask: Callable[[], Awaitable[Answer]],
+        permits: Permits | None,
+        *,
+        follow: Callable[[Permits], None] | None = None,
     ) -> Answer | Rejected:
-        """Make one call. A call that is canceled counts as nothing."""
+        """Make one call. A call that is canceled counts as nothing. `follow`: another call follows, and is given its
+        permits, which are asked for together with the report of this one."""
         if permits is None:
             acquired = await self.acquire()
             if isinstance(acquired, Rejected):
@@ -115,7 +121,18 @@ class GuardedClient(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         self.state.limit.learn(answer, began, self.policy.timeouts)
         if answer.health is not Health.WELL:
             self._remember_failure(answer)
-        await self._report(operation, permits, answer)
+        following = None
+        if follow is not None and not self.rate and answer.health is Health.WELL and answer.pause is None:
+            following = asyncio.create_task(self.acquire())
+        try:
+            await self._report(operation, permits, answer)
+            granted = None if following is None else await following
+        except BaseException:
+            if following is not None:
+                following.cancel()
+            raise
+        if follow is not None and granted is not None and not isinstance(granted, Rejected):
+            follow(granted)
         if answer.health is Health.SETUP_FAULT:
             seconds = await self._block_for_setup()
             return msgspec.structs.replace(answer, pause=Pause(seconds, answer.detail, ErrorCode.CIRCUIT_OPEN))

@@ -8,6 +8,7 @@ and the goals that it is measured by.
 | night | a night of 15 minutes in 30 seconds: one of two CRMs is down while contacts come in |
 | lost | a CRM that does its work and drops one answer in five; then reads are dropped as well |
 | late | a second CRM is added to records that are there, and a sync sends them |
+| single | calls a second to a service that takes one record a call, 5 ms each |
 | throughput | contacts a second with two workers, 50 ms a call, 100 contacts a call (`--profile`: processor time) |
 """
 
@@ -21,10 +22,10 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench.delivery import late, lost, night, throughput
+from tests.bench.delivery import late, lost, night, single, throughput
 from tests.bench.delivery.site import opened
 
-PARTS = ("night", "lost", "late", "throughput")
+PARTS = ("night", "lost", "late", "single", "throughput")
 
 
 async def main(arguments: argparse.Namespace) -> None:
@@ -37,6 +38,8 @@ async def main(arguments: argparse.Namespace) -> None:
                     await night.measure(site, arguments.contacts, arguments.seconds)
                 elif part == "lost":
                     await lost.measure(site, arguments.contacts)
+                elif part == "single":
+                    await single.measure(site, min(arguments.contacts, 40_000), arguments.concurrency)
                 elif part == "late":
                     await late.measure(site, arguments.contacts, arguments.concurrency)
                 else:

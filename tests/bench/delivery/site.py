@@ -7,7 +7,7 @@ import itertools
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,14 @@ class Site:
         self.api = await self.tranche.start_api()
         self.workers = list(await asyncio.gather(*(self.tranche.start_worker(**changes) for _ in range(WORKERS))))
 
-    async def another_sandbox(self, name: str) -> Sandbox:
+    async def another_sandbox(self, name: str, kind: str = "hubspot", options: dict[str, Any] | None = None) -> Sandbox:
         """One more CRM, as a destination of this name."""
         port = free_port()
-        part = self.tranche.start(f"sandbox-{name}", "sandbox-crm", "--field", "*", "--port", str(port))
+        words = ("sandbox-crm", "--kind", kind, "--field", "*", "--port", str(port))
+        part = self.tranche.start(f"sandbox-{name}", *words)
         sandbox = Sandbox(f"http://127.0.0.1:{port}", self.session)
         await self.tranche._await_answer(f"{sandbox.base_url}/__sandbox__/health", part)
-        new = {"name": name, "kind": "hubspot", "base_url": sandbox.base_url, "token": "pat-test"}
+        new = {"name": name, "kind": kind, "base_url": sandbox.base_url, "token": "pat-test", "options": options or {}}
         answer = await self.tranche.ask("POST", "/v1/destinations", json=new)
         assert answer.status == 201, answer
         return sandbox
@@ -133,9 +134,10 @@ def _seconds(pid: int) -> float:
     tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     total = 0.0
     for process in tree:
-        times = process.cpu_times()
-        # What ended children used, a checkpoint's writer for instance, belongs to it too.
-        total += times.user + times.system + times.children_user + times.children_system
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            # What ended children used, a checkpoint's writer for instance, belongs to it too.
+            total += times.user + times.system + times.children_user + times.children_system
     return total
 
 
