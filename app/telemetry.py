@@ -265,6 +265,21 @@ class DeliveryAttempted(DestinationEvent, frozen=True, kw_only=True):
     job_state: str | None
 
 
+class DriftFound(Event, frozen=True, kw_only=True):
+    """A verification has found records in which a destination differs."""
+
+    name: ClassVar[str] = "drift_found"
+
+    kind: str
+    destination: str | None
+    """Its name in metrics, if it has one there."""
+    tenant_id: int
+    destination_id: int
+    job_id: str
+    counts: Mapping[str, int]
+    """Records by what is the matter with them: missing, different, unknown."""
+
+
 class AccessTokenAsked(Event, frozen=True, kw_only=True):
     """A token endpoint was asked for an access token of a destination."""
 

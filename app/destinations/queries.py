@@ -24,6 +24,7 @@ class DestinationRow(msgspec.Struct, frozen=True):
     """Sealed."""
     credentials_type: str
     access_expires_at: datetime | None
+    verified_at: datetime | None
     unknown: int
     """Items whose answer was lost."""
     unknown_for: int

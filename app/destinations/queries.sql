@@ -20,7 +20,7 @@ LEFT JOIN LATERAL (
 -- name: list_destinations
 SELECT
     d.name, d.kind, d.base_url, d.options, d.types, d.state, d.created_at, d.blocked_code, d.blocked_detail, d.credentials,
-    d.credentials_type, d.access_expires_at,
+    d.credentials_type, d.access_expires_at, d.verified_at,
     greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
     coalesce(u.count, 0)::int AS unknown, coalesce(u.seconds, 0)::int AS unknown_for
 FROM destinations d

@@ -70,6 +70,8 @@ class Destination(Freshness, frozen=True, kw_only=True):
     credentials: ShownCredentials
     state: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["active", "paused"]})]
     created_at: datetime
+    verified_at: datetime | None = None
+    """When a sync with the mode `verify` last began; null: never."""
     error_code: str | None = None
     detail: str | None = None
     retry_after_seconds: int = 0
@@ -295,6 +297,7 @@ async def list_destinations(
             credentials=ShownCredentials(row.credentials_type, row.access_expires_at),
             state=row.state,
             created_at=row.created_at,
+            verified_at=row.verified_at,
             error_code=row.blocked_code if row.blocked_for else None,
             detail=row.blocked_detail if row.blocked_for else _find_absence(row, workers),
             retry_after_seconds=-int(-row.blocked_for // 1),

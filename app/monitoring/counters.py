@@ -83,6 +83,9 @@ _CRM_CALLS: Final = _time(
 _TOKENS: Final = _time("tranche_access_token_seconds", "Calls to token endpoints.", "kind", "outcome", buckets=_CALLS)
 _ATTEMPTS: Final = _count("tranche_delivery_attempts", "Attempts at deliveries.", *_TARGET, "outcome")
 _DELIVERED: Final = _count("tranche_delivery_items", "Items of attempts, by their state after it.", *_TARGET, "state")
+_DRIFT: Final = _count(
+    "tranche_drift", "Records in which verifications found a destination to differ.", *_TARGET, "drift"
+)
 _COMPLETED: Final = _count("tranche_deliveries_completed", "Deliveries of which nothing is open any more.", *_TARGET)
 _ARRIVED: Final = _time(
     "tranche_commit_to_crm_seconds",
@@ -150,6 +153,11 @@ def _on_call(event: telemetry.CallMade) -> None:
         _child(_VERDICTS, *target, circuit, verdict).inc()
 
 
+def _on_drift(event: telemetry.DriftFound) -> None:
+    for drift, count in event.counts.items():
+        _child(_DRIFT, event.kind, event.destination or "", drift).inc(count)
+
+
 def _on_change(event: telemetry.CircuitChanged) -> None:
     circuit = (event.kind, event.destination or "", event.scope)
     _child(_CHANGES, *circuit, event.after).inc()
@@ -192,6 +200,7 @@ _COUNTED: Final[dict[type[Event], Callable[[Any], None]]] = {
     telemetry.RedisAway: lambda event: _AWAY.inc(event.seconds),
     telemetry.CallMade: _on_call,
     telemetry.CircuitChanged: _on_change,
+    telemetry.DriftFound: _on_drift,
     telemetry.AccessTokenAsked: lambda event: _child(_TOKENS, event.kind, event.outcome).observe(event.seconds),
     telemetry.DeliveryAttempted: _on_attempt,
     telemetry.WebhookAttempted: _on_webhook,

@@ -47,7 +47,7 @@ class DeliveryAttempt:
         self._recorder = recorder
         self._reconciliation = Reconciliation(calls, grace=context.policy.reconcile_grace)
         self._bulk = BulkWrites(calls, database)
-        self._verification = Verification(calls, database, attempts=context.policy.retry.attempts)
+        self._verification = Verification(calls, database, recorder, attempts=context.policy.retry.attempts)
         self._memory = context.state.memory
         self._began = time.monotonic()
         self._loaded = 0

@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import asyncpg
@@ -16,7 +16,7 @@ from app.deliveries.drift import Drift, Listing
 from app.deliveries.queries import Claim, Record, Recorded
 from app.errors import DatabaseUnavailable, Overloaded, StorageFull
 from app.kit.postgres.database import Connection, Database
-from app.telemetry import DeliveryAttempted, emit
+from app.telemetry import DeliveryAttempted, DriftFound, emit
 from app.vocabulary.states import CODE_STATE, OPEN_STATES, STATE_CODE, EffectState, ErrorCode
 
 log = structlog.get_logger()
@@ -102,6 +102,21 @@ class Recorder(msgspec.Struct, frozen=True):
         )
         return recorded
 
+    def report_drift(self, claim: Claim, drifts: Iterable[Drift]) -> None:
+        """That a destination was found to differ."""
+        counts = Counter(drift.kind.value for drift in drifts)
+        if counts:
+            emit(
+                DriftFound(
+                    kind=self.kind,
+                    destination=self.label,
+                    tenant_id=claim.tenant_id,
+                    destination_id=claim.destination_id,
+                    job_id=str(claim.job_id),
+                    counts=dict(counts),
+                )
+            )
+
     async def record_listing(
         self,
         claim: Claim,
@@ -119,6 +134,8 @@ class Recorder(msgspec.Struct, frozen=True):
 
         async def write(connection: Connection) -> Recorded | None:
             kept = await queries.record_listing(connection, claim, found, drift, listing, attempts=attempts, wait=wait)
+            if kept:
+                self.report_drift(claim, drift.values())
             return Recorded(claim.job_id, None, wait) if kept else None
 
         return await self._commit(claim, write, block=block, called=called, until=until)

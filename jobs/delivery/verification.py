@@ -11,6 +11,7 @@ from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.mapping import text
 from jobs.crm.port import Difference, ReadBack, Seen
 from jobs.delivery.attempt_calls import AttemptCalls
+from jobs.delivery.recorder import Recorder
 
 _MOST_FIELDS: Final = 20
 _MOST_TEXT: Final = 200
@@ -22,10 +23,11 @@ _CANNOT: Final = "the destination cannot be read back, so nothing is known of it
 class Verification:
     """Of one attempt at a delivery that verifies; `attempts`: workers in a row that may be lost with it."""
 
-    def __init__(self, calls: AttemptCalls, database: Database, *, attempts: int) -> None:
+    def __init__(self, calls: AttemptCalls, database: Database, recorder: Recorder, *, attempts: int) -> None:
         self._claim, self._items = calls.claim, calls.items
         self._calls = calls
         self._database = database
+        self._recorder = recorder
         self._attempts = attempts
         self._noted = {int(position) for position in calls.claim.drift or ()}
         self.unread: set[int] = set()
@@ -101,6 +103,7 @@ class Verification:
         async with self._database.connection() as connection:
             noted = await queries.note_drift(connection, self._claim, {str(p): drift for p, drift in drifts.items()})
         if noted:
+            self._recorder.report_drift(self._claim, drifts.values())
             self._settle(drifts)
             for position, drift in drifts.items():
                 self._items.know(position, drift.remote_id)
