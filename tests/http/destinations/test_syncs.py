@@ -82,6 +82,8 @@ async def test_the_job_counts_and_its_items_name(crm: Crm) -> None:
         assert len(answer.json()["items"]) == (3 if "crm" in query else 0)
     csv = await crm.api.get(f"/v1/jobs/{job['job_id']}/items?status=drift", headers={"Accept": "text/csv"})
     assert csv.status == 400
+    [shown] = [d for d in (await crm.api.get("/v1/destinations")).json()["destinations"] if d["name"] == "crm"]
+    assert shown["verified_at"] is not None
     listed = (await crm.api.get("/v1/jobs?kind=sync")).json()["jobs"]
     assert [job["sync"]["mode"] for job in listed] == ["verify"]
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from app import telemetry
 from app.deliveries.drift import Drift, DriftKind, FieldDrift
 from app.errors import Invalid
 from app.job_status.items.item_filter import DRIFT, Filter, JobItem
@@ -121,12 +122,20 @@ async def tamper(account: Account) -> dict[str, DriftKind]:
     return expected | {"theirs-1": DriftKind.UNKNOWN}
 
 
-async def test_each_difference_is_named_and_nothing_is_sent(account: Account) -> None:
+async def test_each_difference_is_named_and_nothing_is_sent(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: Counter[str] = Counter()
+
+    def hook(event: telemetry.Event) -> None:
+        if isinstance(event, telemetry.DriftFound):
+            told.update(event.counts)
+
+    monkeypatch.setattr(telemetry, "HOOKS", [*telemetry.HOOKS, hook])
     async with working(account.world.settings):
         expected = await tamper(account)
         before = await writes(account)
         job, items = await compared(account)
         assert await writes(account) == before
+        assert told == Counter(kind.value for kind in expected.values())
         found = drifts(items)
         assert {key: drift.kind for key, drift in found.items()} == expected
         names = account.names
