@@ -90,8 +90,11 @@ async def create(
             type_ids = [type_id for type_id in type_ids if type_id in readable]
             if not type_ids:
                 raise Invalid(f"{name!r} cannot be read back: give it the option read_path or read.")
+            # Where none ever went there may be no place for them, and nothing is known of it.
+            type_ids = await rows.types_with_records(connection, tenant_id, type_ids)
+            await rows.note_verification(connection, tenant_id, destination_id)
         count = await rows.count_records(connection, tenant_id, type_ids, _MOST_COUNTED)
-        if not count and asked.mode != "verify":
+        if not type_ids or (not count and asked.mode != "verify"):
             return Asked(job_id=None, records=0)
         job_id = new_id()
         cursor = Cursor(destination_id=destination_id, mode=asked.mode, type_ids=sorted(type_ids), repair=asked.repair)
@@ -107,8 +110,6 @@ async def create(
             options=_encode({"mode": asked.mode, "destination": name, "repair": asked.repair}).decode(),
             cursor=_encode(cursor).decode(),
         )
-        if asked.mode == "verify":
-            await rows.note_verification(connection, tenant_id, destination_id)
         detail = {"mode": asked.mode, "type": asked.type, "repair": asked.repair, "job_id": str(job_id)}
         await write_audit(connection, tenant_id, actor, "destination.sync", f"destination:{name}", detail)
     return Asked(job_id=job_id, records=count)

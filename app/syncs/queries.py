@@ -43,6 +43,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
 
 count_records = Query[[int, list[int], int], int]("count_records")
 """(tenant_id, type_ids, most)"""
+types_with_records = Query[[int, list[int]], list[int]]("types_with_records")
+"""(tenant_id, type_ids)"""
 find_destination = Query[[int, str], Place | None]("find_destination_to_sync")
 """(tenant_id, name)"""
 running = Query[[int, int], uuid.UUID | None]("running_sync")

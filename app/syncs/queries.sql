@@ -20,6 +20,13 @@ SELECT count(*)::int FROM (
     SELECT FROM records r WHERE r.tenant_id = $1 AND r.type_id = ANY ($2::smallint[]) AND NOT r.deleted LIMIT $3
 ) r;
 
+-- name: types_with_records
+-- Those of these types of which there are records, or were.
+SELECT t.type_id
+FROM unnest($2::smallint[]) AS t(type_id)
+WHERE EXISTS (SELECT FROM records r WHERE r.tenant_id = $1 AND r.type_id = t.type_id)
+ORDER BY t.type_id;
+
 -- name: running_sync
 -- The sync of a destination that is not at its end, if there is one.
 SELECT j.job_id

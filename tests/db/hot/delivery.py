@@ -36,6 +36,7 @@ HOT: Final[Hot] = {
     "note_task": (f"3, 'job', 500, {TOKEN}", {"deliveries_pkey"}),
     "unknown_keys": (f"3, {CONTACTS}, 1, 5", {"records_pkey", "record_syncs_pkey"}),
     "record_listing": (f"3, {CONTACTS}, '{{}}', '{{}}', 1, NULL, 500, {TOKEN}", {"deliveries_pkey"}),
+    "types_with_records": ("3, '{1,2}'", {"records_pkey"}),
     "read_listing": (f"3, {JOB}, 5, 0", {"deliveries_job"}),
     "book_unknown": (f"3, {JOB}, 0, 2, '\\x00', 5, '{{}}', 500", {"effects_pkey", "jobs_pkey", "deliveries_pkey"}),
     "drop_listing": ("3, 500", {"deliveries_pkey"}),

@@ -25,7 +25,10 @@ import pytest
 
 from app.destinations import service
 from app.destinations.credentials import BasicCredentials
+from app.job_status.items.service import read_drifted
 from app.kit.encryption import Vault
+from app.resource_types.catalog import Catalog
+from app.syncs import creation
 from jobs.worker import working
 from tests.conftest import LOOPBACK
 from tests.jobs.conftest import World, people
@@ -88,6 +91,12 @@ SERVICES = {
             "update": {"path": KINTO_RECORD},
             "delete": {"path": KINTO_RECORD},
             "read": {"path": KINTO_RECORD, "records": "data", "id": "id", "remote_id": "id"},
+            "listing": {
+                "path": "/buckets/b/collections/{type}/records",
+                "query": {"_sort": "id", "_limit": "7", "gt_id": "{cursor}"},
+                "records": "data",
+                "next": "data[-1].id",
+            },
         },
         refuses="not an id there",
     ),
@@ -103,6 +112,12 @@ SERVICES = {
             "update": {"path": "/{type}/{id}"},
             "delete": {"path": "/{type}/{id}"},
             "read": {"path": "/{type}/{id}", "remote_id": "id"},
+            "listing": {
+                "path": "/{type}",
+                "query": {"_sort": "id", "_limit": "7", "id_gte": "{cursor}"},
+                "records": "",
+                "next": "[-1].id",
+            },
         },
     ),
 }
@@ -156,7 +171,8 @@ async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         process.wait(10)
 
 
-async def test_it_holds_what_was_imported_changed_and_removed(world: World, server: Server) -> None:
+async def connect(world: World, server: Server) -> None:
+    """In place of the destination that every world has."""
     async with world.database.connection() as connection:
         await service.set_destination_state(connection, world.tenant_id, "hubspot", "removed")
         new = service.NewDestination(
@@ -165,6 +181,10 @@ async def test_it_holds_what_was_imported_changed_and_removed(world: World, serv
         await service.add_destination(
             connection, Vault(world.settings.secret_key), world.tenant_id, new, private=LOOPBACK
         )
+
+
+async def test_it_holds_what_was_imported_changed_and_removed(world: World, server: Server) -> None:
+    await connect(world, server)
     async with working(world.settings):
         batch = people(20, phone="001-808", attributes={"tier": "gold"})
         expected = {record["id"] for record in batch}
@@ -193,6 +213,43 @@ async def test_it_holds_what_was_imported_changed_and_removed(world: World, serv
         answer = await world.push([{"id": f"c0000{n}", "deleted": True} for n in (0, 1)])
         assert await world.finished(answer.job_id) == "completed"
         assert (await server.records()).keys() == expected - {"c00000", "c00001"}
+
+
+async def test_a_verification_names_what_somebody_changed_there(world: World, server: Server) -> None:
+    await connect(world, server)
+    collection = server.real.collection
+    async with working(world.settings):
+        assert await world.finished((await world.push(people(20, phone="001-808"))).job_id) == "completed"
+        assert (await server.ask("DELETE", f"{collection}/c00003"))[0] == 200
+        assert (await server.ask("PATCH", f"{collection}/c00004", _written(server, phone="+1")))[0] == 200
+        theirs = {"id": "theirs", "email": "theirs@example.com"}
+        assert (await server.ask("POST", collection, _written(server, **theirs)))[0] == 201
+        async with world.database.connection() as connection:
+            made = await creation.create(
+                connection,
+                world.tenant_id,
+                "real",
+                creation.SyncRequest(mode="verify", repair=True),
+                catalog=Catalog(),
+                request_id="verify-1",
+                actor="test",
+            )
+        assert made.job_id is not None
+        await world.finished(made.job_id)
+        assert await world.rows("SELECT state, error FROM jobs WHERE job_id = $1", made.job_id) == [
+            {"state": "completed", "error": None}
+        ]
+        async with world.database.connection() as connection:
+            items = await read_drifted(connection, world.tenant_id, made.job_id, 100)
+    found = {item.id: item.destinations["real"].drift for item in items}
+    assert {key: drift.kind for key, drift in found.items() if drift} == {
+        "c00003": "missing",
+        "c00004": "different",
+        "theirs": "unknown",
+    }
+    held = await server.records()
+    assert (held["c00003"]["phone"], held["c00004"]["phone"]) == ("001-808", "001-808")
+    assert held["theirs"]["email"] == theirs["email"]
 
 
 def _written(server: Server, **fields: Any) -> dict[str, Any]:

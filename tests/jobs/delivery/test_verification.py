@@ -309,6 +309,7 @@ async def test_what_cannot_be_read_is_said(world: World) -> None:
 async def test_a_destination_is_compared_from_time_to_time(world: World) -> None:
     async with AsyncExitStack() as stack:
         account = await open_account(stack, world, "hubspot", verify_every=3600)
+        await account.world.push([person(1)])
         runner = SyncRunner(world.database, world.settings, lambda *_: None)
         await runner.begin_due()
         count = "SELECT count(*)::int AS n FROM jobs WHERE kind = 'sync'"
