@@ -41,5 +41,18 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     after: str | None = None
     """Where it goes on; `None`: at its beginning, or in one that has ended, nowhere."""
+    mark: str | None = None
+    """A place that was passed, to notice a list that goes round (Brent's algorithm); `steps` pages ago."""
+    steps: int = 0
+    power: int = 1
+    """After so many pages the place that is reached becomes the mark."""
     failed: str = ""
     """Why it could not be read to its end."""
+
+    def move(self, after: str) -> "Listing | None":
+        """At the next page; `None`: it was there before."""
+        if after in (self.mark, self.after):
+            return None
+        if self.steps + 1 >= self.power:
+            return Listing(after=after, mark=after, power=2 * self.power)
+        return Listing(after=after, mark=self.mark, steps=self.steps + 1, power=self.power)

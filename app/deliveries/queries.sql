@@ -47,16 +47,21 @@ WITH sending AS MATERIALIZED (
 ),
 busy AS MATERIALIZED (
     SELECT s.type_id, unnest(s.record_ids) AS record_id FROM sending s
+    UNION ALL
+    -- A job of the CRM's own may be writing these, whoever looks after it.
+    SELECT p.type_id, unnest(p.record_ids)
+    FROM deliveries p
+    WHERE p.tenant_id = :tenant_id AND p.destination_id = :destination_id AND p.task IS NOT NULL AND p.state = 'pending'
 ),
 free AS MATERIALIZED (
     SELECT d.delivery_id, d.next_attempt_at, d.type_id, d.record_ids
     FROM deliveries d
     WHERE d.tenant_id = :tenant_id AND d.destination_id = :destination_id AND d.state = 'pending' AND d.next_attempt_at <= now()
         AND (SELECT count(*) FROM sending) < :concurrency::int
-        AND NOT EXISTS (
+        AND (d.task IS NOT NULL OR NOT EXISTS (
             SELECT FROM unnest(d.record_ids) AS k(record_id)
             WHERE ((d.type_id, k.record_id) IN (SELECT b.type_id, b.record_id FROM busy b)) IS TRUE
-        )
+        ))
     ORDER BY d.next_attempt_at, d.delivery_id
     LIMIT greatest(least(:limit::int, :concurrency::int - (SELECT count(*) FROM sending)::int), 0)
     FOR UPDATE SKIP LOCKED
@@ -494,7 +499,21 @@ SELECT DISTINCT d.tenant_id FROM deliveries d WHERE d.state = 'sending' AND d.le
 WITH lost AS MATERIALIZED (
     SELECT
         d.delivery_id, d.destination_id, d.type_id, d.job_id, d.record_ids, d.versions, d.indexes, d.states, d.errors,
-        CASE WHEN d.verify AND NOT d.forced THEN d.states ELSE translate(d.states, 'pr', 'uu') END AS new_states,
+        CASE
+            WHEN NOT d.verify THEN translate(d.states, 'pr', 'uu')
+            WHEN NOT d.forced OR d.drift IS NULL THEN d.states
+            -- What a verification sends it has noted before.
+            ELSE (
+                SELECT string_agg(
+                    CASE
+                        WHEN d.drift ? (p - 1)::text THEN translate(substr(d.states, p, 1), 'pr', 'uu')
+                        ELSE substr(d.states, p, 1)
+                    END,
+                    '' ORDER BY p
+                )
+                FROM generate_series(1, length(d.states)) AS p
+            )
+        END AS new_states,
         now() AS at,
         format(
             'a worker took it up, as attempt %s, and stopped before %s without a word: whether and when it sent it is '

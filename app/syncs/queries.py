@@ -39,6 +39,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """Records that were taken before."""
     kind: str
     """Of the destination."""
+    removed: bool
+    """It was."""
 
 
 count_records = Query[[int, list[int], int], int]("count_records")

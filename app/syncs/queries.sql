@@ -73,7 +73,11 @@ SELECT
     (
         SELECT d.kind FROM destinations d
         WHERE d.tenant_id = $1 AND d.destination_id = (j.sync ->> 'destination_id')::int
-    ) AS kind
+    ) AS kind,
+    (
+        SELECT d.state = 'removed' FROM destinations d
+        WHERE d.tenant_id = $1 AND d.destination_id = (j.sync ->> 'destination_id')::int
+    ) AS removed
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state = 'running' AND j.sync IS NOT NULL
 FOR NO KEY UPDATE SKIP LOCKED;

@@ -136,7 +136,7 @@ class _Together:
             pipeline.execute_command("EVALSHA", one.script.sha, len(one.keys), *one.keys, *one.arguments)
         try:
             replies = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError) as error:
+        except Exception as error:
             replies = [error] * len(asked)
         for one, reply in zip(asked, replies, strict=True):
             if isinstance(reply, NoScriptError):

@@ -190,8 +190,8 @@ class BulkJob(CallResult, frozen=True, kw_only=True):
 class BulkWriter(Protocol):
     """Writes many records by a job of the CRM's own (`Crm.bulk`)."""
 
-    least: int
-    """Records that are worth a job."""
+    least: int | None
+    """Records that are worth a job; `None`: none is begun any more."""
 
     def takes(self, record: SentRecord) -> bool:
         """Whether a job does the same with it as a push."""

@@ -46,7 +46,7 @@ class DeliveryAttempt:
         self._database = database
         self._recorder = recorder
         self._reconciliation = Reconciliation(calls, grace=context.policy.reconcile_grace)
-        self._bulk = BulkWrites(calls, database)
+        self._bulk = BulkWrites(calls, database, budget=context.policy.retry.budget)
         self._verification = Verification(calls, database, recorder, attempts=context.policy.retry.attempts)
         self._memory = context.state.memory
         self._began = time.monotonic()
@@ -182,7 +182,7 @@ class DeliveryAttempt:
             return
         missing = self._reconciliation.not_looked_up
         await self._bulk.write([items.record(position) for position in items.open() if position not in missing])
-        if self._bulk.running or self._calls.blocked:
+        if self._bulk.running or self._calls.blocked or items.within(EffectState.UNKNOWN):
             return
         records = [items.record(position) for position in items.open() if position not in missing]
         calls = batches(records, self._crm.batch_size)

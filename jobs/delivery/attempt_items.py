@@ -108,8 +108,7 @@ class AttemptItems:
         else:
             self.set_error(position, code, detail)
         s = self.sync_state(position)
-        if remote_id is not None and not (remote_id.isprintable() and len(remote_id) <= _MOST_ID):
-            remote_id = None  # it can neither be used in a call nor be stored
+        remote_id = None if remote_id is None else usable_id(remote_id, none=_NO_RECORD)
         held = s.version if state is EffectState.OK else 0
         if held and (s.archived or s.released):
             remote_id = _NO_RECORD
@@ -231,6 +230,13 @@ class AttemptItems:
             and STATE_CODE[state] != claim.states[position]
             and position not in self._left
         ]
+
+
+def usable_id(remote_id: str | None, *, none: str | None = None) -> str | None:
+    """`None`: it can neither be used in a call nor be stored. An empty one is `none`."""
+    if not remote_id:
+        return none
+    return remote_id if remote_id.isprintable() and len(remote_id) <= _MOST_ID else None
 
 
 class Batch(msgspec.Struct, frozen=True):

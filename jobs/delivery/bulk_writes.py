@@ -5,6 +5,7 @@ was not started is aborted, one that runs is waited for, and one that has ended 
 write is sent as usual.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -14,6 +15,9 @@ from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.port import BulkJob, BulkState, BulkWriter, Headers, SentRecord
 from jobs.delivery.attempt_calls import AttemptCalls
 
+_RUNNING: Final = BulkState.RUNNING
+_LONGEST: Final = 300.0
+"""Seconds that one attempt waits for a job."""
 _PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 20.0
 """Seconds between two looks at a job that runs; each is half as long again as the one before."""
@@ -22,8 +26,10 @@ _LONGEST_PAUSE: Final = 20.0
 class BulkWrites:
     """Of one attempt."""
 
-    def __init__(self, calls: AttemptCalls, database: Database) -> None:
+    def __init__(self, calls: AttemptCalls, database: Database, *, budget: float) -> None:
+        """`budget`: seconds that a delivery has."""
         self._calls = calls
+        self._budget = budget
         self._claim, self._items = calls.claim, calls.items
         self._database = database
         self._writer: BulkWriter | None = calls.crm.bulk
@@ -36,23 +42,24 @@ class BulkWrites:
         if task is None:
             return
         self.running = True
+        late = self._claim.age >= self._budget
         job = None if writer is None else await self._ask(lambda headers: writer.look(task, headers))
-        if writer is None or job is None or job.state is None:
-            return
-        if job.state is BulkState.OPEN:
-            # Whoever began it was stopped before it was started, or before it knew that it was.
+        if writer is not None and job is not None and (job.state is BulkState.OPEN or (late and job.state is _RUNNING)):
+            # Whoever began it was stopped before it was started, or before it knew that it was; or it takes too long.
             job = await self._ask(lambda headers: writer.abort(task, headers))
-            if job is None or job.state not in (BulkState.ENDED, BulkState.GONE):
-                return
+        if writer is None or job is None or job.state not in (_RUNNING, BulkState.ENDED, BulkState.GONE):
+            if late:
+                await self._forget()  # nobody can say what became of it, and others wait
+            return
         if job.state is BulkState.GONE:
             await self._forget()  # its records are read back
             return
-        await self._finish(writer, task, self._open())
+        await self._finish(writer, task, self._open(), resumed=True)
 
     async def write(self, records: Sequence[SentRecord]) -> None:
         """Those of these records that a job takes, if they are enough for one."""
         writer = self._writer
-        if writer is None or len(records) < writer.least:
+        if writer is None or writer.least is None or len(records) < writer.least:
             return
         taken = [record for record in records if writer.takes(record)]
         if len(taken) < writer.least:
@@ -72,23 +79,29 @@ class BulkWrites:
         if started is not None and started.state is BulkState.RUNNING:
             await self._finish(writer, task, taken)
 
-    async def _finish(self, writer: BulkWriter, task: str, records: list[SentRecord]) -> None:
-        pause = _PAUSE
+    async def _finish(self, writer: BulkWriter, task: str, records: list[SentRecord], *, resumed: bool = False) -> None:
+        pause, until = _PAUSE, time.monotonic() + _LONGEST
         while True:
             job = await self._ask(lambda headers: writer.look(task, headers))
             if job is None or job.state is None:
                 return
             if job.state is not BulkState.RUNNING:
                 break
-            if not await self._calls.pause(pause):
-                return
+            if time.monotonic() >= until or not await self._calls.pause(pause):
+                return  # another attempt goes on with it, within the time that a delivery has
             pause = min(pause * 1.5, _LONGEST_PAUSE)
         if job.state is BulkState.ENDED:
             job = await self._ask(lambda headers: writer.results(task, records, headers))
-            if job is None or job.state is None:
+            if job is None:
+                return
+            if job.state is None and job.pause is None:
+                await self._forget()  # they are read back, like any whose answer was lost
+            if job.state is None:
                 return
             for record, position in zip(records, self._items.positions(records), strict=True):
-                outcome = job.outcomes.get(record.record_id)
+                # A job that an earlier attempt began has not written what the record became since.
+                older = resumed and self._items.sync_state(position).tried_version < record.version
+                outcome = None if older else job.outcomes.get(record.record_id)
                 if outcome is not None:
                     self._items.apply(record, outcome, "")
                 else:

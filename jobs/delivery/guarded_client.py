@@ -128,8 +128,8 @@ class GuardedClient(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             await self._report(operation, permits, answer)
             granted = None if following is None else await following
         except BaseException:
-            if following is not None:
-                following.cancel()
+            if following is not None and not following.cancel() and isinstance(left := following.result(), Permits):
+                await self.release(left)
             raise
         if follow is not None and granted is not None and not isinstance(granted, Rejected):
             follow(granted)

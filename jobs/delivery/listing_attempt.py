@@ -15,12 +15,15 @@ from app.errors import TrancheError
 from app.kit import retry
 from app.kit.postgres.database import Database
 from app.kit.retry import GiveUp
+from app.resources.declaration import MAX_ID
 from jobs.delivery.attempt_calls import AttemptCalls
+from jobs.delivery.attempt_items import usable_id
 from jobs.delivery.clients import DestinationContext
 from jobs.delivery.recorder import Recorder
 
 log = structlog.get_logger()
 
+_MOST_CURSOR: Final = 4_000
 _MOST_FOUND: Final = 5_000
 """Keys of one delivery; another one goes on after them."""
 _LONGEST: Final = 10.0
@@ -39,7 +42,7 @@ class ListingAttempt:
         self._database = database
         self._recorder = recorder
         self._began = time.monotonic()
-        self._after = None if calls.claim.listing is None else calls.claim.listing.after
+        self._place = calls.claim.listing or Listing()
         self._ended = False
         """There is nothing more to list, or another delivery is to go on."""
         self._failed = ""
@@ -68,20 +71,30 @@ class ListingAttempt:
 
     async def _read(self) -> None:
         if not self._crm.lists:
-            self._after, self._ended = None, True
+            self._place, self._ended = Listing(), True
+            return
+        if self._claim.lost >= self._policy.retry.attempts:
+            self._failed, self._ended = "every worker that read it was stopped meanwhile", True
             return
         while not self._ended:
-            page = await self._calls.list_keys(self._after)
+            page = await self._calls.list_keys(self._place.after)
             if page is None:
                 return
             if page.keys is None:
                 self._failed = page.detail or "its list could not be read"
                 return
-            keys = [key for key in page.keys if "\0" not in key]
+            if page.after is not None and ("\0" in page.after or len(page.after) > _MOST_CURSOR):
+                self._failed = "where its list goes on cannot be stored"
+                return
+            keys = [key for key in page.keys if "\0" not in key and len(key) <= MAX_ID]  # no other is ours
             async with self._database.connection() as connection:
                 unknown = await queries.unknown_keys(connection, self._claim, keys)
             self._found |= {key: page.keys[key] for key in unknown}
-            self._after = page.after
+            following = None if page.after is None else self._place.move(page.after)
+            if page.after is not None and following is None:
+                self._failed, self._ended = "its list goes round", True
+                return
+            self._place = following or Listing()
             full = len(self._claim.record_ids) + len(self._found) >= _MOST_FOUND
             late = time.monotonic() - self._began >= _LONGEST
             self._ended = page.after is None or full or late
@@ -89,11 +102,10 @@ class ListingAttempt:
     async def _finish(self) -> Recorded | None:
         await self._calls.release()
         claim, wait = self._claim, self._wait()
-        given_up = wait is None and self._failed
-        listing = Listing(failed=self._failed) if given_up else Listing(after=self._after)
+        listing = Listing(failed=self._failed) if wait is None and self._failed else self._place
         first = len(claim.record_ids)
         drift = {
-            str(first + place): Drift(kind=DriftKind.UNKNOWN, remote_id=remote_id or None)
+            str(first + place): Drift(kind=DriftKind.UNKNOWN, remote_id=usable_id(remote_id))
             for place, remote_id in enumerate(self._found.values())
         }
         attempts = claim.attempt if self._failed else claim.attempt - 1

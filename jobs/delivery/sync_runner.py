@@ -119,7 +119,7 @@ class SyncRunner(PollingWorkerPool):
             everything=cursor.mode != "missing",
             limit=_MOST_RECORDS,
         )
-        if not taken and cursor.mode == "verify":
+        if not taken and cursor.mode == "verify" and not claimed.removed:
             await self._list(connection, tenant_id, job_id, claimed, Listing())
             await _move(connection, tenant_id, job_id, cursor.list_there())
             return False
@@ -192,7 +192,7 @@ class SyncRunner(PollingWorkerPool):
         if found is not None and found.listing.failed:
             words = f"what the destination has and nobody here knows could not be listed: {found.listing.failed}"
             await rows.note_error(connection, tenant_id, job_id, JobError(ErrorCode.DESTINATION_UNAVAILABLE, words))
-        if found is not None and found.listing.after is not None:
+        if found is not None and found.listing.after is not None and not claimed.removed:
             await self._list(connection, tenant_id, job_id, claimed, found.listing)
             return False
         return await _end_type(connection, tenant_id, job_id, cursor)

@@ -11,6 +11,7 @@ from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.mapping import text
 from jobs.crm.port import Difference, ReadBack, Seen
 from jobs.delivery.attempt_calls import AttemptCalls
+from jobs.delivery.attempt_items import usable_id
 from jobs.delivery.recorder import Recorder
 
 _MOST_FIELDS: Final = 20
@@ -29,7 +30,7 @@ class Verification:
         self._database = database
         self._recorder = recorder
         self._attempts = attempts
-        self._noted = {int(position) for position in calls.claim.drift or ()}
+        self._noted = {int(position): drift for position, drift in (calls.claim.drift or {}).items()}
         self.unread: set[int] = set()
         """Items of which nothing is known yet: they must not be sent."""
         self.failed = False
@@ -40,11 +41,13 @@ class Verification:
         for position in items.open():
             if self._claim.record_ids[position] not in items.sync_states:
                 items.skip(position)  # it was erased
-            elif not self._calls.crm.reads_back:
+        for position in items.within(EffectState.PENDING, EffectState.RETRY):
+            if not self._calls.crm.reads_back:
                 items.leave(position, ErrorCode.DESTINATION_REJECTED, _CANNOT)
             elif self._claim.lost >= self._attempts:
                 items.leave(position, ErrorCode.INTERNAL, _STOPPED)
-        self._settle(position for position in items.open() if position in self._noted)
+            elif position in self._noted:
+                self._take_up(position)
         waiting = items.within(EffectState.PENDING, EffectState.RETRY)
         wanted = await self._choose([position for position in waiting if position not in self._noted])
         self.unread.update(wanted)
@@ -52,6 +55,14 @@ class Verification:
         for start in range(0, len(wanted), size):
             if not await self._look_at(wanted[start : start + size]):
                 return
+
+    def _take_up(self, position: int) -> None:
+        """What differed at an earlier attempt: it is sent now, unless the record is not ours to change any more."""
+        state = self._items.sync_state(position)
+        if not self._claim.forced or state.left or state.released:
+            self._items.skip(position)
+        else:
+            self._items.know(position, self._noted[position].remote_id)
 
     async def _choose(self, positions: list[int]) -> list[int]:
         """Those that can be compared now; not what is on its way, and not what is the destination's own."""
@@ -122,7 +133,7 @@ def _is_unsettled(state: RecordState) -> bool:
 
 
 def _drift(state: RecordState, seen: Seen, reply: ReadBack) -> Drift | None:
-    remote_id = reply.remote_ids.get(state.record_id)
+    remote_id = usable_id(reply.remote_ids.get(state.record_id))
     if state.deleted:
         return None if seen is Seen.ABSENT else Drift(kind=DriftKind.UNKNOWN, remote_id=remote_id)
     if seen is Seen.MATCHES:

@@ -114,4 +114,6 @@ async def test_who_is_to_be_looked_for_goes_by_a_collection(session: aiohttp.Cli
     assert bulk is not None
     assert not bulk.takes(contact("c1"))
     assert bulk.takes(contact("c1", remote_id="003000000000001AAA"))
-    assert salesforce(session, sandbox.url, bulk_from=None).bulk is None
+    never = salesforce(session, sandbox.url, bulk_from=None).bulk
+    assert never is not None
+    assert never.least is None

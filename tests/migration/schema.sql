@@ -645,6 +645,8 @@ CREATE INDEX deliveries_open ON public.deliveries USING btree (tenant_id, job_id
 
 CREATE INDEX deliveries_sending ON public.deliveries USING btree (tenant_id, destination_id, lease_until) WHERE (state = 'sending'::text);
 
+CREATE INDEX deliveries_tasks ON public.deliveries USING btree (tenant_id, destination_id) WHERE (task IS NOT NULL);
+
 CREATE INDEX deliveries_unknown ON public.deliveries USING btree (tenant_id, destination_id, unknown_since) WHERE (unknown_since IS NOT NULL);
 
 CREATE INDEX destination_tests_open ON public.destination_tests USING btree (tenant_id, created_at) WHERE (state <> 'done'::text);

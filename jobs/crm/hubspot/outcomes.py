@@ -110,7 +110,8 @@ def next_page(body: Mapping[str, Any]) -> str | None:
     """Where a list or a search goes on; `None`: this was all."""
     paging = body.get("paging")
     following = paging.get("next") if isinstance(paging, dict) else None
-    return str(following.get("after")) if isinstance(following, dict) else None
+    after = following.get("after") if isinstance(following, dict) else None
+    return None if after is None else str(after)
 
 
 def properties(result: Mapping[str, Any]) -> dict[str, Any]:

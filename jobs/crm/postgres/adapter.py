@@ -450,7 +450,11 @@ class Look:
             if name != self._nested:
                 yield Difference(name, ours, theirs)
                 continue
-            here, there = (msgspec.json.decode(value or "{}") for value in (ours, theirs))
+            try:
+                here, there = (msgspec.json.decode(value or "{}") for value in (ours, theirs))
+            except (ValueError, RecursionError):  # jsonb holds numbers and depths that others do not read
+                yield Difference(name, ours, theirs)
+                continue
             held = there if isinstance(there, dict) else {}
             for key, value in here.items():
                 if held.get(key) != value:

@@ -91,10 +91,8 @@ class Salesforce:
         self._monotonic = monotonic
         self._connection = Connection(**access)
         self._base = f"/services/data/v{chosen.api_version.removeprefix('v')}"
-        self.bulk: BulkWriter | None = None
-        if chosen.bulk_from is not None:
-            jobs = (self._connection, self._judge, self._fields, self._quota, self._base, self._own)
-            self.bulk = BulkJobs(*jobs, least=chosen.bulk_from, matches=self._match is not None)
+        jobs = (self._connection, self._judge, self._fields, self._quota, self._base, self._own)
+        self.bulk: BulkWriter | None = BulkJobs(*jobs, least=chosen.bulk_from, matches=self._match is not None)
 
     async def push(self, records: list[SentRecord], headers: Headers, keep: Keep = keep_nothing) -> Reply:
         """Upsert of a collection, and creation of those new records that lack a last name. With `match_on` new records

@@ -7,6 +7,7 @@ it.
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import quote
@@ -19,7 +20,9 @@ from jobs.crm.salesforce.answers import Quota, SalesforceJudge
 from jobs.crm.salesforce.fields import Fields
 
 NOTHING: Final = "#N/A"
-MOST_PAGES: Final = 50
+_TASK: Final = re.compile(r"[A-Za-z0-9]{1,40}")
+_PAGE: Final = 1_000
+_MOST_PAGES: Final = 20
 _STATES: Final = {
     "Open": BulkState.OPEN,
     "UploadComplete": BulkState.RUNNING,
@@ -42,7 +45,7 @@ class BulkJobs:
         base: str,
         own: dict[str, str] | None,
         *,
-        least: int,
+        least: int | None,
         matches: bool,
     ) -> None:
         """`own`: header fields of every write. `matches`: records that are not known there are looked for before, which
@@ -63,6 +66,8 @@ class BulkJobs:
         return all(value != NOTHING and value != "" for value in self._fields.sobject(record).values())
 
     async def create(self, records: list[SentRecord], headers: Headers) -> BulkJob:
+        if (paused := self._paused()) is not None:
+            return paused
         job = {
             "object": self._fields.object,
             "externalIdFieldName": self._fields.key,
@@ -73,7 +78,7 @@ class BulkJobs:
         made = await self._call("POST", "", job, headers)
         body = made.json()
         task = body.get("id") if isinstance(body, dict) else None
-        if not made.well or not isinstance(task, str):
+        if not made.well or not isinstance(task, str) or not _TASK.fullmatch(task):
             return self._failed(made)
         content = Body(self._csv(records), "text/csv")
         uploaded = await self._call("PUT", f"/{quote(task, safe='')}/batches", content, headers, spent=made.seconds)
@@ -88,6 +93,8 @@ class BulkJobs:
         return await self._change(task, "Aborted", headers)
 
     async def look(self, task: str, headers: Headers) -> BulkJob:
+        if (paused := self._paused()) is not None:
+            return paused
         answer = await self._call("GET", f"/{quote(task, safe='')}", None, headers)
         return self._state(task, answer)
 
@@ -96,28 +103,33 @@ class BulkJobs:
         by_key = {record.record_id: record for record in records}
         outcomes: dict[str, Outcome] = {}
         locator, seconds = "", 0.0
-        for _ in range(MOST_PAGES):
-            path = f"/{quote(task, safe='')}/successfulResults/" + (f"?locator={quote(locator)}" if locator else "")
+        for _ in range(_MOST_PAGES):
+            place = f"&locator={quote(locator, safe='')}" if locator else ""
+            path = f"/{quote(task, safe='')}/successfulResults/?maxRecords={_PAGE}{place}"
             answer = await self._call("GET", path, None, headers, spent=seconds)
             if not isinstance(answer, Answer) or not answer.well or answer.trouble:
                 return self._failed(answer, spent=seconds)
             seconds += answer.seconds
-            for row in _rows(answer.body):
+            try:
+                rows = list(_rows(answer.body))
+            except csv.Error:
+                return self._failed(answer, spent=seconds)
+            for row in rows:
                 key = row.get(self._fields.key)
                 if key in by_key and row.get("sf__Id"):
                     created = {"true": True, "false": False}.get(str(row.get("sf__Created")).lower())
                     outcomes[key] = Outcome(key, EffectState.OK, remote_id=row["sf__Id"], created=created)
             locator = answer.headers.get("Sforce-Locator", "null")
             if locator == "null":
-                break
-        return BulkJob(
-            task=task,
-            state=BulkState.ENDED,
-            outcomes=outcomes,
-            health=Health.WELL,
-            seconds=seconds,
-            status=answer.status,
-        )
+                return BulkJob(
+                    task=task,
+                    state=BulkState.ENDED,
+                    outcomes=outcomes,
+                    health=Health.WELL,
+                    seconds=seconds,
+                    status=answer.status,
+                )
+        return BulkJob(task=task, state=None, health=Health.WELL, seconds=seconds, detail="its results do not end")
 
     async def _change(self, task: str, state: str, headers: Headers) -> BulkJob:
         answer = await self._call("PATCH", f"/{quote(task, safe='')}", {"state": state}, headers)
@@ -129,6 +141,12 @@ class BulkJobs:
         body = answer.json() if answer.well else None
         state = _STATES.get(str(body.get("state"))) if isinstance(body, dict) else None
         return self._failed(answer) if state is None else _job(answer, task, state)
+
+    def _paused(self) -> BulkJob | None:
+        pause = self._quota.pause()
+        if pause is None:
+            return None
+        return BulkJob(task=None, state=None, health=Health.WELL, pause=pause, detail=pause.detail)
 
     async def _call(
         self, method: str, path: str, payload: object, headers: Headers, *, spent: float = 0.0

@@ -172,6 +172,25 @@ class TestClaim:
         await line.record(first, "oo")
         assert (await line.take()).record_ids == ["b", "c"]
 
+    async def test_records_that_a_job_of_the_crm_may_write_wait_for_it(self, line: Line) -> None:
+        """Though nobody looks after the job at the moment, and its delivery is not due yet."""
+        await line.owe("a", "b")
+        first = await line.take()
+        async with line.desk.database.connection() as connection:
+            assert await deliverie_queries.note_task(connection, first, "job-1")
+        await line.record(first, "uu", wait=30.0)
+        await line.owe("b", company="New")
+        await line.owe("c")
+        assert (await line.take()).record_ids == ["c"]
+        assert await line.claim() is None
+        await line.desk.rows("UPDATE deliveries SET next_attempt_at = now() WHERE task IS NOT NULL")
+        again = await line.take()
+        assert (again.delivery_id, again.task) == (first.delivery_id, "job-1")
+        async with line.desk.database.connection() as connection:
+            assert await deliverie_queries.note_task(connection, again, None)
+        await line.record(again, "oo")
+        assert (await line.take()).record_ids == ["b"]
+
     async def test_destinations_do_not_wait_for_each_other(self, line: Line) -> None:
         other = Line(line.desk, await line.desk.add_destination("other"))
         await line.owe("a")

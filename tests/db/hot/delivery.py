@@ -10,7 +10,7 @@ HOT: Final[Hot] = {
     "due_destinations": ("", {"deliveries_due"}),
     "claim_deliveries": (
         f"3, 5, 8, 8, {TOKEN}, '30 s', false, false",
-        {"deliveries_due", "deliveries_sending", "jobs_pkey"},
+        {"deliveries_due", "deliveries_sending", "deliveries_tasks", "jobs_pkey"},
     ),
     "renew_lease": (f"3, '30 s', 500, {TOKEN}", {"deliveries_pkey"}),
     "records_to_send": (f"3, 5, 1, {CONTACTS}", {"records_pkey", "record_syncs_pkey"}),

@@ -51,6 +51,14 @@ class Late:
     async def written(self) -> Counter[str]:
         return Counter(effect["key"] for effect in await self.sandbox.effects() if effect["changed"])
 
+    async def running(self) -> bool:
+        return bool(await self.world.rows("SELECT FROM deliveries WHERE task IS NOT NULL"))
+
+    async def held(self) -> list[dict[str, Any]]:
+        url = f"{self.sandbox.base_url}/__sandbox__/contacts?object=Contact"
+        async with self.sandbox._session.get(url) as answer:
+            return list((await answer.json())["contacts"])
+
     async def paths(self) -> Counter[str]:
         """What was called to write, and how often."""
         calls = [call["path"] for call in await self.sandbox.calls()]
@@ -133,6 +141,45 @@ async def test_another_worker_goes_on_with_the_job(late: Late, when: str, monkey
     assert len(await late.written()) == 600
     (row,) = await late.world.rows("SELECT count(*)::int AS n FROM deliveries WHERE task IS NOT NULL")
     assert row["n"] == 0
+
+
+async def test_what_changes_while_a_job_runs_is_sent_after_it(late: Late, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks after the job for a while, and it is slower than any grace."""
+    late.world.settings = msgspec.structs.replace(late.world.settings, reconcile_grace=0.1)
+    monkeypatch.setattr(salesforce_bulk, "_RUNS", 3600.0)
+    job_id = await late.sync()
+    async with working(late.world.settings):
+        await until(late.running)
+    changed = await late.world.push([*people(1, last_name="New"), {"id": "c00001", "deleted": True}])
+    async with working(late.world.settings):
+        await asyncio.sleep(1.5)
+        assert len(await late.written()) == 0
+        monkeypatch.setattr(salesforce_bulk, "_RUNS", 0.0)
+        assert await late.world.finished(job_id) == "completed"
+        assert await late.world.finished(changed.job_id) == "completed"
+    held = {r["key"]: r["properties"] for r in await late.held()}
+    assert held["c00000"]["LastName"] == "New"
+    assert "c00001" not in held
+    assert len(held) == 599
+
+
+@pytest.mark.parametrize("now", [{"bulk_from": None}, {"bulk_from": 5_000}])
+async def test_a_job_is_ended_though_none_would_be_begun_now(
+    late: Late, now: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(salesforce_bulk, "_RUNS", 3600.0)
+    job_id = await late.sync()
+    async with working(late.world.settings):
+        await until(late.running)
+    monkeypatch.setattr(salesforce_bulk, "_RUNS", 0.0)
+    change = destination_service.DestinationChange(options=now)
+    async with late.world.database.connection() as connection:
+        vault = Vault(late.world.settings.secret_key)
+        await destination_service.change_destination(connection, vault, late.world.tenant_id, "late", change)
+    async with working(late.world.settings):
+        assert await late.world.finished(job_id) == "completed"
+    assert set((await late.written()).values()) == {1}
+    assert len(await late.written()) == 600
 
 
 async def test_a_job_that_was_never_started_is_aborted(late: Late, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from app import telemetry
-from app.deliveries.drift import Drift, DriftKind, FieldDrift
+from app.deliveries.drift import Drift, DriftKind, FieldDrift, Listing
+from app.destinations import service as destination_service
 from app.errors import Invalid
 from app.job_status.items.item_filter import DRIFT, Filter, JobItem
 from app.job_status.items.queries import JobRef
@@ -325,3 +326,96 @@ async def test_a_destination_is_compared_from_time_to_time(world: World) -> None
         await world.rows("UPDATE destinations SET verified_at = now() - interval '61 minutes'")
         await runner.begin_due()
         assert (await world.rows(count))[0]["n"] == 2
+
+
+async def test_a_hostile_answer_stops_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids, cursors and values that PostgreSQL would not store, and keys that cannot be ours."""
+    async with AsyncExitStack() as stack, working(world.settings):
+        account = await open_account(stack, world, "hubspot")
+        await push(account, [person(1, phone="+49")])
+        key = account.names["key"]
+        await account.have("c00001", by=key, phone="+1\0" + "9" * 1_000_000)
+        await account.have("x" * 300, by=key)
+        await account.have("theirs", by=key)
+        list_keys = hubspot.HubSpot.list_keys
+        pages: list[str] = []
+
+        async def bend(self: hubspot.HubSpot, after: str | None, headers: Any) -> Any:
+            page = await list_keys(self, None, headers)
+            pages.append(str(after))
+            keys = dict.fromkeys(page.keys or {}, "1\x00" + "2" * 1000) | {"a\0b": "3"}
+            return msgspec.structs.replace(page, keys=keys, after="next" if len(pages) == 1 else None)
+
+        monkeypatch.setattr(hubspot.HubSpot, "list_keys", bend)
+        job, items = await compared(account)
+        found = drifts(items)
+        assert set(found) == {"c00001", "theirs"}
+        assert found["theirs"].remote_id is None
+        (field,) = found["c00001"].fields
+        assert field.there is not None
+        assert len(field.there) == 200
+        assert job.state == "completed"
+        assert pages == ["None", "next"]
+
+
+@pytest.mark.parametrize("around", [1, 2, 7])
+def test_a_list_that_goes_round_is_noticed(around: int) -> None:
+    place: Listing | None = Listing()
+    for page in range(1_000):
+        assert place is not None
+        place = place.move(str(5 if page < 5 else page % around))
+        if place is None:
+            break
+        place = msgspec.json.decode(msgspec.json.encode(place), type=Listing)  # as it is kept
+    assert page < 50
+
+
+def test_a_long_list_is_not_taken_for_one_that_goes_round() -> None:
+    place: Listing | None = Listing()
+    for page in range(5_000):
+        assert place is not None
+        place = place.move(str(page))
+
+
+async def test_a_removed_destination_ends_its_list(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hubspot, "BATCH_SIZE", 2)
+    monkeypatch.setattr(listing_attempt, "_LONGEST", 0.0)  # a delivery for each page
+    async with AsyncExitStack() as stack, working(world.settings):
+        account = await open_account(stack, world, "hubspot")
+        await push(account, [person(n) for n in range(200)])
+        await account.misbehave(latency={"latency": 0.05})
+        job_id = await verify(account)
+
+        async def listing() -> bool:
+            rows = await world.rows("SELECT FROM deliveries WHERE listing ->> 'after' IS NOT NULL")
+            return bool(rows)
+
+        await until(listing)
+        async with world.database.connection() as connection:
+            await destination_service.set_destination_state(connection, world.tenant_id, "hubspot-crm", "removed")
+        await world.finished(job_id)
+
+
+async def test_a_record_that_is_not_ours_any_more_is_not_repaired(world: World) -> None:
+    """Its creation was undone between two attempts, and it was there before us."""
+    async with AsyncExitStack() as stack:
+        account = await open_account(stack, world, "hubspot", match_on="email")
+        theirs = await account.have("c00001@example.com", phone="+1")
+        async with working(world.settings):
+            await push(account, [person(1, phone="+49"), person(2)])
+            await account.have("c00001", by=account.names["key"], phone="+2")
+            await account.misbehave(status={"code": 503, "on": "write"})
+            job_id = await verify(account, repair=True)
+
+            async def noted() -> bool:
+                return bool(await world.rows("SELECT FROM deliveries WHERE drift IS NOT NULL AND attempt > 0"))
+
+            await until(noted)
+            await world.rows(
+                """UPDATE records SET version = version + 1, deleted = true, document = '{}', withdrawn = '{}'
+                WHERE record_id = 'c00001'"""
+            )
+            await world.rows("UPDATE record_syncs SET before_image = NULL, created = false WHERE record_id = 'c00001'")
+            await account.misbehave()
+            await world.finished(job_id)
+        assert theirs in await account.held()
