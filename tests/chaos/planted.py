@@ -70,8 +70,8 @@ def hear(change: Callable[[Any], Any]) -> None:
     """Let workers misunderstand what a CRM answers."""
     from jobs.delivery.guarded_client import GuardedClient
 
-    async def call(self: Any, *words: Any) -> Any:
-        return change(await original(self, *words))
+    async def call(self: Any, *words: Any, **more: Any) -> Any:
+        return change(await original(self, *words, **more))
 
     original = put(GuardedClient, "call", call)
 
