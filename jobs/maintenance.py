@@ -11,7 +11,7 @@ from collections.abc import Callable
 import asyncpg
 import structlog
 
-from app.deliveries import queries as deliverie_queries
+from app.deliveries import queries as delivery_queries
 from app.destinations.circuits import queries as circuit_queries
 from app.errors import TrancheError
 from app.imports import processing_queries, upload_queries
@@ -55,7 +55,7 @@ class Scheduler:
         """Rescue, and serve what is due."""
         await rescue_deliveries(self._database)
         async with self._database.connection() as connection:
-            due = await deliverie_queries.due_destinations(connection)
+            due = await delivery_queries.due_destinations(connection)
             overridden = await circuit_queries.overridden_destinations(connection)
         for tenant_id, destination_id in {*due, *overridden}:
             self._dispatcher.serve(tenant_id, destination_id)
@@ -66,7 +66,7 @@ class Scheduler:
 async def rescue_deliveries(database: Database) -> None:
     """Free what is claimed under leases that have expired."""
     async with database.connection() as connection:
-        rescued = await deliverie_queries.release_lost(connection)
+        rescued = await delivery_queries.release_lost(connection)
     if rescued:
         log.warning("deliveries_rescued", count=rescued)
 

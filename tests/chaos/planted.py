@@ -294,23 +294,23 @@ def token_ignored() -> None:
 @bug("kill_worker", "stall")
 def lease_for_ever() -> None:
     """Nobody frees what a dead worker held."""
-    from app.deliveries import queries as deliverie_queries
+    from app.deliveries import queries as delivery_queries
 
     async def none(_: Any) -> int:
         return 0
 
-    put(deliverie_queries, "release_lost", none)
+    put(delivery_queries, "release_lost", none)
 
 
 @bug("flush_redis", "kill_redis")
 def redis_trusted() -> None:
     """Work that no wake-up announces is not looked for."""
-    from app.deliveries import queries as deliverie_queries
+    from app.deliveries import queries as delivery_queries
 
     async def none(_: Any) -> list[Any]:
         return []
 
-    put(deliverie_queries, "due_destinations", none)
+    put(delivery_queries, "due_destinations", none)
 
 
 @bug("down_long")
@@ -365,12 +365,12 @@ def no_taken_for_ok() -> None:
 @bug("reject")
 def letter_forgotten() -> None:
     """What is given up leaves no dead letter."""
-    from app.deliveries import queries as deliverie_queries
+    from app.deliveries import queries as delivery_queries
 
     async def silent(connection: Any, claim: Any, of: str, record: Any) -> Any:
         return await write(connection, claim, of, msgspec.structs.replace(record, dead_letters=[]))
 
-    write = put(deliverie_queries, "record_delivery", silent)
+    write = put(delivery_queries, "record_delivery", silent)
 
 
 @bug()

@@ -144,22 +144,21 @@ def sums_are_right(e: Evidence) -> Findings:
 
 def effects_add_up(e: Evidence) -> Findings:
     """A job's counts at a destination are the states of its deliveries, and nothing pending is missing."""
-    dead_letters: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+    states: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
     owed: dict[tuple[str, int], set[int]] = defaultdict(set)
     for d in e.table("deliveries"):
         place = (d["job_id"], d["destination_id"])
-        dead_letters[place] += Counter(WORDS[dead_letter] for dead_letter in d["states"])
+        states[place] += Counter(WORDS[code] for code in d["states"])
         if owed[place] & set(d["indexes"]):
             yield Finding("sum", f"delivery {d['delivery_id']} owes an item twice")
         owed[place] |= set(d["indexes"])
     counted = {(row["job_id"], row["destination_id"]): row for row in e.table("effects")}
     for place, row in counted.items():
         there = {word: row[word] for word in WORDS.values() if row[word]}
-        if there != dict(dead_letters[place]):
+        if there != dict(states[place]):
             yield Finding(
                 "sum",
-                f"job {place[0]} counts {there} at {e.crm_of.get(place[1])}, "
-                f"its deliveries {dict(dead_letters[place])}",
+                f"job {place[0]} counts {there} at {e.crm_of.get(place[1])}, its deliveries {dict(states[place])}",
             )
     written: dict[str, set[int]] = defaultdict(set)
     for row in e.table("ledger"):
@@ -235,18 +234,17 @@ def jobs_end_last(e: Evidence) -> Findings:
 def dead_letters_are_written(e: Evidence) -> Findings:
     """Whatever was given up has its dead letter, and nothing else has one."""
     given_up = {
-        (d["delivery_id"], index): dead_letter
+        (d["delivery_id"], index): code
         for d in e.table("deliveries")
-        for index, dead_letter in zip(d["indexes"], d["states"], strict=True)
-        if dead_letter in "fd"
+        for index, code in zip(d["indexes"], d["states"], strict=True)
+        if code in "fd"
     }
     dead_letters = Counter((row["delivery_id"], row["item_index"]) for row in e.table("dead_letters"))
-    for place, dead_letter in given_up.items():
+    for place, code in given_up.items():
         if dead_letters[place] != 1:
             yield Finding(
                 "no_dead_letter",
-                f"item {place[1]} of delivery {place[0]} is {WORDS[dead_letter]}, "
-                f"and has {dead_letters[place]} dead letters",
+                f"item {place[1]} of delivery {place[0]} is {WORDS[code]}, and has {dead_letters[place]} dead letters",
             )
     for place in dead_letters.keys() - given_up.keys():
         yield Finding(

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from app.deliveries import queries as deliverie_queries
+from app.deliveries import queries as delivery_queries
 from app.deliveries import record_states
 from app.deliveries.queries import Claim, DeadLetter, ItemError, Record, Recorded, Tried
 from app.destinations import service
@@ -52,7 +52,7 @@ class Line:
 
     async def claim_some(self, limit: int, *, concurrency: int = 8) -> list[Claim]:
         async with self.desk.database.connection() as connection:
-            return await deliverie_queries.claim_deliveries(
+            return await delivery_queries.claim_deliveries(
                 connection,
                 self.desk.tenant_id,
                 self.destination_id,
@@ -70,7 +70,7 @@ class Line:
 
     async def record(self, claim: Claim, states: str, **changes: Any) -> Recorded | None:
         async with self.desk.database.connection() as connection:
-            return await deliverie_queries.record_delivery(
+            return await delivery_queries.record_delivery(
                 connection, claim, "contacts", report(claim, states, **changes)
             )
 
@@ -87,44 +87,42 @@ class Line:
 
     async def block(self, seconds: float, code: str = "CIRCUIT_OPEN") -> None:
         async with self.desk.database.connection() as connection:
-            await deliverie_queries.block_destination(
+            await delivery_queries.block_destination(
                 connection, self.desk.tenant_id, self.destination_id, seconds, code, "why"
             )
 
     async def due(self) -> bool:
         async with self.desk.database.connection() as connection:
-            return (self.desk.tenant_id, self.destination_id) in await deliverie_queries.due_destinations(connection)
+            return (self.desk.tenant_id, self.destination_id) in await delivery_queries.due_destinations(connection)
 
     async def release_lost(self) -> int:
         async with self.desk.database.connection() as connection:
-            return await deliverie_queries.release_lost(connection)
+            return await delivery_queries.release_lost(connection)
 
     async def check_counts(self) -> None:
         """The counters of every effect are the states of its deliveries."""
-        dead_letters: dict[tuple[Any, ...], Counter[str]] = {}
+        states: dict[tuple[Any, ...], Counter[str]] = {}
         for row in await self.desk.rows("SELECT job_id, destination_id, states FROM deliveries"):
-            counted = dead_letters.setdefault((row["job_id"], row["destination_id"]), Counter())
-            counted.update(CODE_STATE[dead_letter].value for dead_letter in row["states"])
+            counted = states.setdefault((row["job_id"], row["destination_id"]), Counter())
+            counted.update(CODE_STATE[code].value for code in row["states"])
         for row in await self.desk.rows("SELECT * FROM effects"):
             counts = {state.value: row[state.value] for state in STATE_CODE if row[state.value]}
-            assert counts == dead_letters[row["job_id"], row["destination_id"]]
+            assert counts == states[row["job_id"], row["destination_id"]]
 
 
 def report(claim: Claim, states: str, **changes: Any) -> Record:
     """The end of an attempt: every contact tried in its version; another attempt at once if any item is open."""
     tried = [
-        Tried(name, CODE_STATE[dead_letter], version, version if dead_letter == "o" else 0, None, None, None)
-        for name, version, dead_letter in zip(claim.record_ids, claim.versions, states, strict=True)
-        if dead_letter != "p"
+        Tried(name, CODE_STATE[code], version, version if code == "o" else 0, None, None, None)
+        for name, version, code in zip(claim.record_ids, claim.versions, states, strict=True)
+        if code != "p"
     ]
     dead_letters = [
-        DeadLetter(name, version, index, CODE_STATE[dead_letter], "DESTINATION_REJECTED", "no")
-        for name, version, index, dead_letter in zip(
-            claim.record_ids, claim.versions, claim.indexes, states, strict=True
-        )
-        if dead_letter in "fd"
+        DeadLetter(name, version, index, CODE_STATE[code], "DESTINATION_REJECTED", "no")
+        for name, version, index, code in zip(claim.record_ids, claim.versions, claim.indexes, states, strict=True)
+        if code in "fd"
     ]
-    is_open = any(dead_letter in "pru" for dead_letter in states)
+    is_open = any(code in "pru" for code in states)
     fields: dict[str, Any] = {
         "states": states,
         "errors": {},
@@ -177,7 +175,7 @@ class TestClaim:
         await line.owe("a", "b")
         first = await line.take()
         async with line.desk.database.connection() as connection:
-            assert await deliverie_queries.note_task(connection, first, "job-1")
+            assert await delivery_queries.note_task(connection, first, "job-1")
         await line.record(first, "uu", wait=30.0)
         await line.owe("b", company="New")
         await line.owe("c")
@@ -187,7 +185,7 @@ class TestClaim:
         again = await line.take()
         assert (again.delivery_id, again.task) == (first.delivery_id, "job-1")
         async with line.desk.database.connection() as connection:
-            assert await deliverie_queries.note_task(connection, again, None)
+            assert await delivery_queries.note_task(connection, again, None)
         await line.record(again, "oo")
         assert (await line.take()).record_ids == ["b"]
 
@@ -272,10 +270,10 @@ class TestGate:
         await line.owe("a")
         await line.block(60.0)
         async with line.desk.database.connection() as connection:
-            await deliverie_queries.unblock_destination(connection, line.desk.tenant_id, line.destination_id)
+            await delivery_queries.unblock_destination(connection, line.desk.tenant_id, line.destination_id)
             assert await line.claim() is None
             await self._over(line)
-            await deliverie_queries.unblock_destination(connection, line.desk.tenant_id, line.destination_id)
+            await delivery_queries.unblock_destination(connection, line.desk.tenant_id, line.destination_id)
         (row,) = await line.desk.rows("SELECT blocked_until, blocked_code, blocked_detail FROM destinations")
         assert row == {"blocked_until": None, "blocked_code": None, "blocked_detail": None}
         assert not (await line.take()).blocked_before
@@ -286,7 +284,7 @@ class TestGate:
         await line.owe("a")
         async with line.desk.database.connection() as connection:
             await service.set_destination_state(connection, line.desk.tenant_id, "hubspot", state)
-            route = await deliverie_queries.read_destination(connection, line.desk.tenant_id, line.destination_id)
+            route = await delivery_queries.read_destination(connection, line.desk.tenant_id, line.destination_id)
         assert route is not None
         assert route.state == state
         assert await line.due() is claimed
@@ -395,7 +393,7 @@ class TestRecord:
         assert await line.record(stranger, "oo") is None
         assert await line.release_lost() == 1
         async with line.desk.database.connection() as connection:
-            assert not await deliverie_queries.renew_lease(connection, lost, 30.0)
+            assert not await delivery_queries.renew_lease(connection, lost, 30.0)
         before = await self._everything(line)
         assert await line.record(lost, "of") is None
         assert await self._everything(line) == before
@@ -409,7 +407,7 @@ class TestRecord:
         await line.owe("a")
         claim = await line.take(lease=0.0)
         async with line.desk.database.connection() as connection:
-            assert await deliverie_queries.renew_lease(connection, claim, 30.0)
+            assert await delivery_queries.renew_lease(connection, claim, 30.0)
         assert await line.release_lost() == 0
         assert await line.record(claim, "o") is not None
 
@@ -486,7 +484,7 @@ class TestRecord:
             await line.check_counts()
         for job_id in jobs:
             rows = await line.desk.rows("SELECT states FROM deliveries WHERE job_id = $1", job_id)
-            is_open = any(dead_letter in "pru" for row in rows for dead_letter in row["states"])
+            is_open = any(code in "pru" for row in rows for code in row["states"])
             assert (await line.job(job_id))[1] is (not is_open)
         # The next example begins with an empty line.
         while (claim := await line.claim()) is not None:
@@ -511,9 +509,9 @@ class TestFinish:
         try:
             transaction = first.transaction()
             await transaction.start()
-            one = await deliverie_queries.record_delivery(first, mine, "contacts", report(mine, "o"))
+            one = await delivery_queries.record_delivery(first, mine, "contacts", report(mine, "o"))
             late = asyncio.create_task(
-                deliverie_queries.record_delivery(second, theirs, "contacts", report(theirs, "o"))
+                delivery_queries.record_delivery(second, theirs, "contacts", report(theirs, "o"))
             )
             await asyncio.sleep(0.2)
             assert not late.done()
@@ -559,7 +557,7 @@ class TestPlans:
         claims = await line.claim_some(20, concurrency=20)
         async with line.desk.database.connection() as connection:
             for claim in claims:
-                await deliverie_queries.record_delivery(connection, claim, "contacts", report(claim, "o" * 100))
+                await delivery_queries.record_delivery(connection, claim, "contacts", report(claim, "o" * 100))
             plans = await connection.fetchrow(
                 "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement = $1",
                 QUERIES["record_delivery"],

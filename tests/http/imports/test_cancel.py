@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from app.auth import service as auth_service
-from app.deliveries import queries as deliverie_queries
+from app.deliveries import queries as delivery_queries
 from app.deliveries.queries import Record, Tried
 from app.destinations import service as destination_service
 from app.imports import processing_queries
@@ -164,7 +164,7 @@ async def test_what_was_applied_goes_on_to_its_destinations(api: Api, db: Db) ->
     assert claim is not None
     tried = [Tried(name, "ok", 1, 1, None, None, None) for name in claim.record_ids]
     done = Record(states="oo", errors={}, attempts=1, wait=None, absence="clear", tried=tried, dead_letters=[])
-    recorded = await deliverie_queries.record_delivery(db, claim, "contacts", done)
+    recorded = await delivery_queries.record_delivery(db, claim, "contacts", done)
     assert recorded is not None
     assert recorded.finished is None
     later = await api.get(f"/v1/jobs/{job_id}")

@@ -34,10 +34,10 @@ async def hubspot(db: Db, api: Api) -> int:
 
 async def record(db: Db, job_id: str, states: str, errors: dict[str, Any] | None = None) -> None:
     """What a worker leaves behind: the states of a job's only delivery, with all that follows from them."""
-    open_items = sum(dead_letter in "pru" for dead_letter in states)
-    failed = sum(dead_letter in "fd" for dead_letter in states)
+    open_items = sum(code in "pru" for code in states)
+    failed = sum(code in "fd" for code in states)
     words = {"p": "pending", "o": "ok", "r": "retry", "f": "failed", "u": "unknown", "d": "dead", "s": "skipped"}
-    counts = {word: states.count(dead_letter) for dead_letter, word in words.items()}
+    counts = {word: states.count(code) for code, word in words.items()}
     async with db.transaction():
         await db.execute(
             "UPDATE deliveries SET states = $2, errors = $3::text::jsonb, state = $4, attempt = attempt + 1, "
