@@ -428,6 +428,25 @@ class TestRecord:
         await line.check_counts()
         assert await line.due()
 
+    @pytest.mark.parametrize(
+        ("forced", "left"), [(True, "uppof"), (False, "pppof")], ids=["a repair", "a verification"]
+    )
+    async def test_a_lost_verification_doubts_what_it_can_have_sent(self, line: Line, forced: bool, left: str) -> None:
+        """A record is sent after its difference is stored: whatever has none is as it was."""
+        await line.owe("a", "b", "c", "d", "e")
+        await line.record(await line.take(), "pppof")
+        lost = await line.take(lease=0.0)
+        await line.desk.execute(
+            """UPDATE deliveries SET verify = true, forced = $1, drift = '{"0": {}, "3": {}}' WHERE delivery_id = $2""",
+            forced,
+            lost.delivery_id,
+        )
+        assert await line.release_lost() == 1
+        delivery = await line.delivery(lost)
+        assert delivery["states"] == left
+        assert set(json.loads(delivery["errors"])) == {str(p) for p, code in enumerate(left) if code == "u"}
+        await line.check_counts()
+
     async def test_failures_of_all_deliveries_add_up(self, line: Line) -> None:
         """By code, most first, with the five lowest items of a job's whole range."""
         cut = msgspec.structs.replace(line.desk.settings, chunk_size=4)
