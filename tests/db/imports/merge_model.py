@@ -24,12 +24,14 @@ class Contact:
     texts: dict[str, str | None] = field(default_factory=lambda: dict.fromkeys(TEXTS))
     attributes: dict[str, Any] = field(default_factory=dict)
     cleared: set[str] = field(default_factory=set)
-    """Names that were cleared, be it long ago; a null for one that never was is news to destinations."""
+    """Names that were cleared, be it long ago or by a removal; destinations that hold a value are to clear them."""
+    nulls: set[str] = field(default_factory=set)
+    """Names that were cleared since the contact was last created; a null for any other is news to destinations."""
     history: list[tuple[Any, int, Contact]] = field(default_factory=list)
     """(job, item index, the contact then), oldest first."""
 
     def content(self) -> str:
-        return canonical([self.deleted, self.email, self.texts, self.attributes, sorted(self.cleared)])
+        return canonical([self.deleted, self.email, self.texts, self.attributes, sorted(self.nulls)])
 
 
 def canonical(value: Any) -> str:
@@ -142,19 +144,21 @@ def _empty(contact: Contact) -> None:
     contact.cleared |= {f"attributes.{key}" for key in contact.attributes}
     if contact.email is not None:
         contact.cleared.add("email")
-    contact.email, contact.texts, contact.attributes = None, dict.fromkeys(TEXTS), {}
+    contact.email, contact.texts, contact.attributes, contact.nulls = None, dict.fromkeys(TEXTS), {}, set()
 
 
 def _merge(new: Contact, item: dict[str, Any]) -> None:
     new.email = item["email"]
     new.texts |= {name: item[name] for name in TEXTS if name in item}
-    new.cleared |= {name for name in TEXTS if name in item and item[name] is None}
+    cleared = {name for name in TEXTS if name in item and item[name] is None}
     if "attributes" in item:
         if item["attributes"] is None:
-            new.cleared |= {f"attributes.{key}" for key in new.attributes}
+            cleared |= {f"attributes.{key}" for key in new.attributes}
             new.attributes = {}
         else:
             merged = new.attributes | item["attributes"]
             removed = [k for k, v in item["attributes"].items() if v is None]
-            new.cleared |= {f"attributes.{key}" for key in removed}
+            cleared |= {f"attributes.{key}" for key in removed}
             new.attributes = {k: v for k, v in merged.items() if k not in removed}
+    new.cleared |= cleared
+    new.nulls |= cleared

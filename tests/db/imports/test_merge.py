@@ -187,6 +187,20 @@ async def test_absent_leaves_and_null_clears(desk: Desk, sent: dict[str, Any], s
     assert {name: row[name] for name in stored} == stored
 
 
+@pytest.mark.parametrize("null", [{"first_name": None}, {"attributes": {"x": None}}], ids=["field", "attribute"])
+async def test_a_null_is_news_to_a_record_that_came_back(desk: Desk, null: dict[str, Any]) -> None:
+    """A removal forgets what was named; what destinations are to clear, it does not."""
+    plain = {"id": "c1", "email": "a@example.com"}
+    steps = [plain | {"first_name": "Ada", "attributes": {"x": 1}}, {"id": "c1", "deleted": True}, plain]
+    steps += [plain | null, plain | null]
+    told = [told for step in steps for told in _told(await desk.push([step]))]
+    assert [(t.word, t.version) for t in told] == [
+        ("created", 1), ("deleted", 2), ("updated", 3), ("updated", 4), ("unchanged", 4)
+    ]  # fmt: skip
+    (row,) = await desk.contacts()
+    assert set(row["cleared"]) == {"email", "first_name", "attributes.x"}
+
+
 async def test_a_newer_source_version_is_kept_though_nothing_changed(desk: Desk) -> None:
     """Or an item older than what was seen could win later."""
     item = {"id": "c1", "email": "a@example.com"}
