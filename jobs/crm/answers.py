@@ -36,10 +36,14 @@ LONGEST_PAUSE: Final = 90_000.0
 """A day of 25 hours."""
 
 
+def as_a_whole(result: CallResult) -> dict[str, Any]:
+    """What the call met as a whole, for a result of another kind."""
+    return {name: getattr(result, name) for name in CallResult.__struct_fields__}
+
+
 def unlisted(back: ReadBack) -> Listing:
     """A page of a list that could not be read, for the same reasons as a read-back."""
-    said = {name: getattr(back, name) for name in CallResult.__struct_fields__}
-    return Listing(keys=None, **said)
+    return Listing(keys=None, **as_a_whole(back))
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

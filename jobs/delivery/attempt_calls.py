@@ -21,7 +21,7 @@ from app.resources.types.contacts import CONTACTS
 from app.tracing.context import TraceContext
 from app.vocabulary.states import OPEN_STATES, EffectState, ErrorCode
 from jobs.breaker.rules import Permits, Rejected
-from jobs.crm.port import BulkJob, Headers, Health, Listing, ReadBack, Reply, SentRecord
+from jobs.crm.port import BulkJob, CallResult, Headers, Health, Listing, ReadBack, Reply, SentRecord
 from jobs.delivery.attempt_items import AttemptItems, Batch
 from jobs.delivery.call_log import READING, CallInProgress, CallLog
 from jobs.delivery.clients import DestinationContext
@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 _LEASE_MARGIN: Final = 2.0
 
-_Answer = TypeVar("_Answer", Reply, ReadBack, Listing, BulkJob)
+_Answer = TypeVar("_Answer", bound=CallResult)
 
 
 class AttemptCalls:
@@ -193,6 +193,11 @@ class AttemptCalls:
     def _keep_permits(self, permits: Permits) -> None:
         self._permits = permits
 
+    @property
+    def blocked_for(self) -> float | None:
+        """Seconds for which the destination was found blocked during this attempt."""
+        return self.blocked.seconds if self.blocked else None
+
     async def release(self) -> None:
         """Return the permits of a call that was not made."""
         if (permits := self._take_permits()) is not None:
@@ -215,6 +220,6 @@ class AttemptCalls:
             self.items.settle(position, EffectState.UNKNOWN, code=ErrorCode.OUTCOME_UNKNOWN, detail=in_doubt)
 
 
-def _settles(reply: Reply | ReadBack | Listing | BulkJob) -> bool:
+def _settles(reply: CallResult) -> bool:
     """Whether an answer says of some records more than that nothing was done."""
     return isinstance(reply, Reply) and any(o.state is not EffectState.RETRY for o in reply.outcomes)

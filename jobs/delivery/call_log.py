@@ -7,7 +7,7 @@ import msgspec
 
 from app.deliveries.queries import Asked, Call
 from app.vocabulary.states import EffectState
-from jobs.crm.port import BulkJob, Listing, ReadBack, Reply, Seen
+from jobs.crm.port import BulkJob, CallResult, ReadBack, Reply, Seen
 
 MOST_CALLS: Final = 50
 """Per attempt; halving a batch of 100 down to several faulty records makes more. Calls that left items in doubt are
@@ -38,11 +38,9 @@ class CallLog:
         self._items = items
         self._calls: list[Call] = []
 
-    def answered(self, call: CallInProgress, reply: Reply | ReadBack | Listing | BulkJob) -> None:
+    def answered(self, call: CallInProgress, reply: CallResult) -> None:
         """Keep a call, unless all of it went well."""
         count = len(call.positions)
-        if isinstance(reply, Listing):
-            return  # nothing hangs on it that would have to be explained
         if isinstance(reply, BulkJob):
             if reply.state is None:
                 lost = call.operation not in READING
@@ -53,11 +51,13 @@ class CallLog:
             well = count - len(bad)
             summary = next((o.detail for o in bad if o.detail), "")
             lost = any(o.state is EffectState.UNKNOWN for o in bad)
-        else:
+        elif isinstance(reply, ReadBack):
             found = list((reply.seen or {}).values())
             well = found.count(Seen.MATCHES)
             summary = ", ".join(f"{found.count(word)} {word}" for word in Seen if word in found)
             lost = False
+        else:
+            return  # nothing hangs on a list that would have to be explained
         if well < count or reply.pause is not None:
             detail = reply.detail or f"{count - well} of {count} not ok: {summary}".rstrip(": ")
             self._add(call, reply.seconds, reply.status, detail, lost=lost)

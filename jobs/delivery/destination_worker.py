@@ -201,9 +201,9 @@ class DestinationWorker(msgspec.Struct, eq=False, kw_only=True):
                 attempt = kind(calls, context, self.database, self.recorder)
                 recorded = await attempt.run()
                 _describe(span, calls)
-            if attempt.blocked_for is not None:
+            if calls.blocked_for is not None:
                 self.closed = True
-                self.notify_after(attempt.blocked_for)
+                self.notify_after(calls.blocked_for)
             elif recorded is not None and recorded.wait is not None:
                 self.notify_after(recorded.wait)
         except (TrancheError, asyncpg.PostgresError) as error:

@@ -12,7 +12,7 @@ from app.telemetry import CallMade, emit
 from app.vocabulary.states import CircuitState, ErrorCode
 from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import Circuit, Permit, Permits, Rejected, Transition, Verdict
-from jobs.crm.port import BulkJob, Crm, Health, Listing, Pause, ReadBack, Reply, Timeouts
+from jobs.crm.port import CallResult, Crm, Health, Pause, Reply, Timeouts
 from jobs.delivery.destination_state import DestinationState
 from jobs.delivery.limits.rate_limiter import RateLimiter
 from jobs.delivery.policy import DeliveryPolicy
@@ -24,7 +24,7 @@ SHORTEST_BLOCK: Final = 0.1
 
 _SETUP: Final = "the account lacks something that records need there, refuses to be read, or issues no token"
 
-Answer = TypeVar("Answer", Reply, ReadBack, Listing, BulkJob)
+Answer = TypeVar("Answer", bound=CallResult)
 
 
 class GuardedClient(msgspec.Struct, frozen=True, eq=False, kw_only=True):
@@ -138,14 +138,14 @@ class GuardedClient(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             return msgspec.structs.replace(answer, pause=Pause(seconds, answer.detail, ErrorCode.CIRCUIT_OPEN))
         return answer
 
-    def _remember_failure(self, answer: Reply | ReadBack | Listing | BulkJob) -> None:
+    def _remember_failure(self, answer: CallResult) -> None:
         outcomes = answer.outcomes if isinstance(answer, Reply) else []
         self.state.last_failure = answer.detail or next((o.detail for o in outcomes if o.detail), "")
         why = _SETUP if answer.health is Health.SETUP_FAULT else "too many calls failed or were slow"
         end = "had no answer" if answer.status is None else f"was answered with {answer.status}"
         self.state.failure_reason = f"{why}; the last one {end}"
 
-    async def _report(self, operation: str, permits: Permits, answer: Reply | ReadBack | Listing | BulkJob) -> None:
+    async def _report(self, operation: str, permits: Permits, answer: CallResult) -> None:
         verdicts = [(permit, self._judge(permit, answer)) for permit in permits.permits]
         emit(
             CallMade(
@@ -199,7 +199,7 @@ class GuardedClient(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         if name is not None:
             self._note(await self.breaker.force(name, state, seconds=seconds), detail)
 
-    def _judge(self, permit: Permit, answer: Reply | ReadBack | Listing | BulkJob) -> Verdict:
+    def _judge(self, permit: Permit, answer: CallResult) -> Verdict:
         """What a call says about a circuit that it passed."""
         if permit.name == self.own_circuit:
             return Verdict.OK if answer.health is Health.WELL else Verdict.FAILED
@@ -209,7 +209,7 @@ class GuardedClient(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         called = answer.health is Health.WELL or answer.status is not None
         return Verdict.OK if called else Verdict.VOID
 
-    def _had_less_time(self, answer: Reply | ReadBack | Listing | BulkJob) -> bool:
+    def _had_less_time(self, answer: CallResult) -> bool:
         """Whether the call may have failed because its timeout is shorter than the operator's."""
         own, operator = self.policy.timeouts, self.operator_timeouts
         if (own.connect >= operator.connect and own.total >= operator.total) or (answer.status or 0) >= 500:
@@ -233,7 +233,7 @@ class GuardedClient(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         self.on_transition(transition, reason, reason if detail is None else detail)
 
 
-def _outcome(answer: Reply | ReadBack | Listing | BulkJob) -> str:
+def _outcome(answer: CallResult) -> str:
     """How a call ended, in one word."""
     if answer.timed_out:
         return "timeout"

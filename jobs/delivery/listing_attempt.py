@@ -64,11 +64,6 @@ class ListingAttempt:
             self._failed = f"Tranche failed: {type(error).__name__}"
         return await self._finish()
 
-    @property
-    def blocked_for(self) -> float | None:
-        """Seconds for which the destination was found blocked during this attempt."""
-        return self._calls.blocked.seconds if self._calls.blocked else None
-
     async def _read(self) -> None:
         if not self._crm.lists:
             self._place, self._ended = Listing(), True

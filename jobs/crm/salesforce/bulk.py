@@ -13,6 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from app.vocabulary.states import EffectState
+from jobs.crm.answers import as_a_whole
 from jobs.crm.exchange import Answer, Body, Connection, NoAnswer
 from jobs.crm.mapping import text
 from jobs.crm.port import BulkJob, BulkState, Headers, Health, Outcome, SentRecord
@@ -164,17 +165,8 @@ class BulkJobs:
         return answer
 
     def _failed(self, answer: Answer | NoAnswer, *, spent: float = 0.0) -> BulkJob:
-        said = self._judge.reply([], answer)
-        return BulkJob(
-            task=None,
-            state=None,
-            health=said.health,
-            pause=said.pause,
-            seconds=spent + answer.seconds,
-            status=answer.status,
-            timed_out=said.timed_out,
-            detail=said.detail,
-        )
+        said = as_a_whole(self._judge.reply([], answer))
+        return BulkJob(task=None, state=None, **said | {"seconds": spent + answer.seconds, "status": answer.status})
 
     def _csv(self, records: list[SentRecord]) -> bytes:
         rows = [{name: v for name, v in self._fields.sobject(c).items() if name != "attributes"} for c in records]

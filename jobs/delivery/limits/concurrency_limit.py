@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from jobs.breaker.rules import Permits
-from jobs.crm.port import BulkJob, Health, Listing, ReadBack, Reply, Timeouts
+from jobs.crm.port import CallResult, Health, Timeouts
 
 LEAST: Final = 1.0
 UNPROVEN: Final = 2
@@ -78,7 +78,7 @@ class ConcurrencyLimit:
     def restart(self) -> None:
         self._window = restart(time.monotonic())
 
-    def learn(self, answer: Reply | ReadBack | Listing | BulkJob, began: float, timeouts: Timeouts) -> None:
+    def learn(self, answer: CallResult, began: float, timeouts: Timeouts) -> None:
         """From the end of a call that began then. Other faults say nothing about too many calls at a time."""
         silent = answer.status is None and answer.seconds >= min(timeouts.connect, timeouts.total)
         if answer.pause is not None or silent or answer.status in _OVERLOADED:
