@@ -69,18 +69,11 @@ SELECT FROM effects e WHERE e.tenant_id = $1 AND e.job_id = $2 FOR NO KEY UPDATE
 -- name: claim_sync
 -- No row: somebody else has it, or it was canceled.
 SELECT
-    j.sync, j.request_id, j.total,
-    (
-        SELECT d.kind FROM destinations d
-        WHERE d.tenant_id = $1 AND d.destination_id = (j.sync ->> 'destination_id')::int
-    ) AS kind,
-    (
-        SELECT d.state = 'removed' FROM destinations d
-        WHERE d.tenant_id = $1 AND d.destination_id = (j.sync ->> 'destination_id')::int
-    ) AS removed
+    j.sync, j.request_id, j.total, d.kind, d.state = 'removed' AS removed
 FROM jobs j
+LEFT JOIN destinations d ON d.tenant_id = j.tenant_id AND d.destination_id = (j.sync ->> 'destination_id')::int
 WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state = 'running' AND j.sync IS NOT NULL
-FOR NO KEY UPDATE SKIP LOCKED;
+FOR NO KEY UPDATE OF j SKIP LOCKED;
 
 -- name: open_deliveries
 -- How many deliveries of the job are not done, up to $3.

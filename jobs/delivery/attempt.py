@@ -115,11 +115,6 @@ class DeliveryAttempt:
         )
 
     @property
-    def blocked_for(self) -> float | None:
-        """Seconds for which the destination was found blocked during this attempt."""
-        return self._calls.blocked.seconds if self._calls.blocked else None
-
-    @property
     def _called(self) -> bool:
         return self._calls.made or self._failed
 
@@ -181,10 +176,11 @@ class DeliveryAttempt:
             # One absence counts for the whole delivery; what is sent meanwhile would share it.
             return
         missing = self._reconciliation.not_looked_up
-        await self._bulk.write([items.record(position) for position in items.open() if position not in missing])
-        if self._bulk.running or self._calls.blocked or items.within(EffectState.UNKNOWN):
-            return
         records = [items.record(position) for position in items.open() if position not in missing]
+        if await self._bulk.write(records):
+            if self._bulk.running or self._calls.blocked or items.within(EffectState.UNKNOWN):
+                return
+            records = [items.record(position) for position in items.open() if position not in missing]
         calls = batches(records, self._crm.batch_size)
         for place, batch in enumerate(calls, start=1):
             if not await self._calls.write(batch, last=place == len(calls)):

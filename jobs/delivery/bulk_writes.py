@@ -56,21 +56,21 @@ class BulkWrites:
             return
         await self._finish(writer, task, self._open(), resumed=True)
 
-    async def write(self, records: Sequence[SentRecord]) -> None:
-        """Those of these records that a job takes, if they are enough for one."""
+    async def write(self, records: Sequence[SentRecord]) -> bool:
+        """Those of these records that a job takes, if they are enough for one; false: no job was asked for."""
         writer = self._writer
         if writer is None or writer.least is None or len(records) < writer.least:
-            return
+            return False
         taken = [record for record in records if writer.takes(record)]
         if len(taken) < writer.least:
-            return
+            return False
         made = await self._ask(lambda headers: writer.create(taken, headers))
         if made is None or made.task is None:
-            return  # the usual calls meet the same trouble, or do without
+            return True  # the usual calls meet the same trouble, or do without
         task = made.task
         if not await self._note(task):
             self.running = True
-            return
+            return True
         for position in self._items.positions(taken):
             words = f"it is written by the bulk job {task}, whose end is not known"
             self._items.settle(position, EffectState.UNKNOWN, code=ErrorCode.OUTCOME_UNKNOWN, detail=words)
@@ -78,6 +78,7 @@ class BulkWrites:
         started = await self._calls.bulk(lambda headers: writer.start(task, headers), taken)
         if started is not None and started.state is BulkState.RUNNING:
             await self._finish(writer, task, taken)
+        return True
 
     async def _finish(self, writer: BulkWriter, task: str, records: list[SentRecord], *, resumed: bool = False) -> None:
         pause, until = _PAUSE, time.monotonic() + _LONGEST
@@ -94,9 +95,9 @@ class BulkWrites:
             job = await self._ask(lambda headers: writer.results(task, records, headers))
             if job is None:
                 return
-            if job.state is None and job.pause is None:
-                await self._forget()  # they are read back, like any whose answer was lost
             if job.state is None:
+                if job.pause is None:
+                    await self._forget()  # they are read back, like any whose answer was lost
                 return
             for record, position in zip(records, self._items.positions(records), strict=True):
                 # A job that an earlier attempt began has not written what the record became since.

@@ -134,11 +134,12 @@ class Recorder(msgspec.Struct, frozen=True):
 
         async def write(connection: Connection) -> Recorded | None:
             kept = await queries.record_listing(connection, claim, found, drift, listing, attempts=attempts, wait=wait)
-            if kept:
-                self.report_drift(claim, drift.values())
             return Recorded(claim.job_id, None, wait) if kept else None
 
-        return await self._commit(claim, write, block=block, called=called, until=until)
+        recorded = await self._commit(claim, write, block=block, called=called, until=until)
+        if recorded is not None:
+            self.report_drift(claim, drift.values())
+        return recorded
 
     async def _commit(
         self,
