@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -176,15 +177,17 @@ async def test_a_lost_connection_is_named(engines: Engines, monkeypatch: pytest.
     """PostgreSQL restarts, or an administrator ends what runs for so long."""
     monkeypatch.setattr(copying, "BATCH", 1_001)
     async with template(engines, 1_500) as name, new_database(engines, template=name) as url:
-        admin = await asyncpg.connect(with_path(url, "postgres"))
-        loop = asyncio.get_running_loop()
-        ending: list[asyncio.Task[str]] = []
+
+        async def terminate() -> None:
+            admin = await asyncpg.connect(with_path(url, "postgres"))
+            its = "application_name = 'tranche migrate'"
+            await admin.execute(f"SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE {its}")
+            await admin.close()
 
         def end(*_: object) -> None:
-            statement = (
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tranche migrate'"
-            )
-            ending.append(loop.create_task(admin.execute(statement)))
+            """Returns when the connection is gone."""
+            with ThreadPoolExecutor() as elsewhere:
+                elsewhere.submit(asyncio.run, terminate()).result()
 
         def find_it_ended(*_: object) -> None:
             """As asyncpg does between two messages of a statement."""
@@ -194,8 +197,6 @@ async def test_a_lost_connection_is_named(engines: Engines, monkeypatch: pytest.
             await migrate(url, report=find_it_ended)
         with pytest.raises(MigrationError, match="continues where it was"):
             await migrate(url, report=end)
-        await asyncio.gather(*ending, return_exceptions=True)
-        await admin.close()
         assert (await migrate(url))[-1] == head()
         assert await ask(url, "SELECT count(*) FROM records") == 3_000
 

@@ -82,7 +82,7 @@ async def tenants(settings: Settings) -> AsyncIterator[dict[str, Api]]:
 
 
 RENAMED = {"contact_id": "record_id"}
-OF_THE_MOMENT = {"items_per_second", "expected_seconds", "oldest_seconds", "next_cursor"}
+OF_THE_MOMENT = {"items_per_second", "expected_seconds", "oldest_seconds", "next_cursor", "openings_24h"}
 
 
 def differences(then: Any, now: Any, where: str = "") -> list[str]:
