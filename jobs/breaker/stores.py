@@ -1,7 +1,8 @@
 """Where circuits are stored: in Redis, for all workers, or in the memory of this process while Redis is away."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from importlib import resources
 from typing import Final
 
@@ -9,6 +10,7 @@ from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import NoScriptError, RedisError
 
+from app.kit.redis_fallback import REDIS_TIMEOUT
 from app.vocabulary.states import CircuitState
 from jobs.breaker.rules import (
     BreakerPolicy,
@@ -52,6 +54,7 @@ class RedisStore:
         self._prefix = prefix
         self._rng = rng
         self._pinned_time = pinned_time
+        self._slow_call = _milliseconds(policy.slow_call)
         self._arguments: list[str | int] = [
             _milliseconds(policy.window),
             policy.min_calls,
@@ -68,7 +71,14 @@ class RedisStore:
 
     async def acquire(self, circuits: Sequence[Circuit]) -> Permits | Rejected:
         tenants = [circuit.tenant for circuit in circuits]
-        rejecting, *numbers = await self._run("acquire", [circuit.name for circuit in circuits], *tenants)
+
+        def of_others(reply: list[int]) -> list[int] | None:
+            """A probe is one caller's; that a circuit is closed, or rejects, holds for all who ask at one moment."""
+            return None if any(token for _, _, _, token, _, _, _ in _parts(reply[1:], 7)) else reply
+
+        rejecting, *numbers = await self._run(
+            "acquire", [circuit.name for circuit in circuits], lambda _: tenants, tuple(tenants), of_others
+        )
         parts = list(_parts(numbers, 7))
         if rejecting:
             _, state, _, _, retry, _, _ = parts[0]
@@ -77,12 +87,20 @@ class RedisStore:
         return Permits(permits=tuple(map(_permit, circuits, parts)))
 
     async def report(self, reports: Sequence[tuple[Permit, Verdict]], seconds: float) -> list[Transition | None]:
-        arguments: list[str | int] = []
-        for permit, verdict in reports:
-            arguments += (permit.generation, permit.token, verdict.value, _milliseconds(seconds))
-            arguments += (repr(self._rng()), permit.tenant)
+        took = _milliseconds(seconds)
+
+        def arguments(calls: int) -> list[str | int]:
+            found: list[str | int] = []
+            for permit, verdict in reports:
+                found += (permit.generation, permit.token, verdict.value, took)
+                found += (repr(self._rng()), permit.tenant, calls)
+            return found
+
+        well = took < self._slow_call and all(v is Verdict.OK and not permit.token for permit, v in reports)
+        same = tuple((permit.generation, permit.tenant) for permit, _ in reports) if well else None
         names = [permit.name for permit, _ in reports]
-        numbers = await self._run("report", names, *arguments)
+        unchanged = [-1, 0, 0, 0] * len(reports)
+        numbers = await self._run("report", names, arguments, same, lambda _: unchanged)
         return [_transition(name, part) for name, part in zip(names, _parts(numbers, 4), strict=True)]
 
     async def snapshot(self, name: str) -> Snapshot:
@@ -100,80 +118,114 @@ class RedisStore:
         )
 
     async def force(self, name: str, state: CircuitState, seconds: float) -> Transition | None:
-        return _transition(name, await self._run("force", [name], state.value, _milliseconds(seconds)))
+        return _transition(name, await self._run("force", [name], lambda _: (state.value, _milliseconds(seconds))))
 
     async def settle(self, name: str) -> Transition | None:
         return _transition(name, await self._run("settle", [name]))
 
-    async def _run(self, script: str, names: Sequence[str], *arguments: str | int) -> list[int]:
-        now = "" if self._pinned_time is None else self._pinned_time()
-        return await self._together.run(
-            self._scripts[script], [self._prefix + name for name in names], [now, *self._arguments, *arguments]
-        )
+    async def _run(
+        self,
+        script: str,
+        names: Sequence[str],
+        arguments: "_Arguments" = lambda _: (),
+        same: Hashable = None,
+        of_others: "_OfOthers" = lambda _: None,
+    ) -> list[int]:
+        """`arguments` for so many callers; `same`: whoever asks the same at the same moment is answered by one script,
+        what `of_others` makes of its reply, and asks again if that is `None`."""
+        keys = [self._prefix + name for name in names]
+
+        def all_arguments(calls: int) -> list[str | int]:
+            now = "" if self._pinned_time is None else self._pinned_time()
+            return [now, *self._arguments, *arguments(calls)]
+
+        whole = None if same is None else (script, *keys, same)
+        return await self._together.run(_Asked(self._scripts[script], keys, all_arguments, whole, of_others))
+
+
+_Arguments = Callable[[int], Sequence[str | int]]
+_OfOthers = Callable[[list[int]], list[int] | None]
+
+
+class _Asked:
+    """A script, and who waits for its reply."""
+
+    def __init__(
+        self, script: AsyncScript, keys: list[str], arguments: _Arguments, same: Hashable, of_others: _OfOthers
+    ) -> None:
+        self.script = script
+        self.keys = keys
+        self.arguments = arguments
+        self.same = id(self) if same is None else same
+        self.of_others = of_others
+        self.reply: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+
+    def answer(self, reply: list[int] | Exception) -> None:
+        if self.reply.done():
+            return  # nobody waits for it any more
+        if isinstance(reply, Exception):
+            self.reply.set_exception(reply)
+        else:
+            self.reply.set_result(reply)
 
 
 class _Together:
-    """Sends the scripts that are asked for at one moment in one message: many calls at a time cost a worker more on the
-    way to Redis than in it."""
+    """Sends what is asked for while a message is on its way in the next one: many calls at a time cost a worker more on
+    the way to Redis than in it."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._waiting: list[_Asked] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def run(self, script: AsyncScript, keys: list[str], arguments: list[str | int]) -> list[int]:
-        asked = _Asked(script, keys, arguments, asyncio.get_running_loop().create_future())
+    async def run(self, asked: _Asked) -> list[int]:
         self._waiting.append(asked)
         if self._task is None:
-            self._task = asyncio.create_task(self._send())
+            self._task = asyncio.create_task(self._send_all())
         return await asked.reply
 
-    async def _send(self) -> None:
-        await asyncio.sleep(0)  # whoever is about to ask
-        asked, self._waiting, self._task = self._waiting, [], None
-        pipeline = self._redis.pipeline(transaction=False)
-        for one in asked:
-            pipeline.execute_command("EVALSHA", one.script.sha, len(one.keys), *one.keys, *one.arguments)
+    async def _send_all(self) -> None:
         try:
-            replies = await pipeline.execute(raise_on_error=False)
-        except Exception as error:
-            replies = [error] * len(asked)
-        for one, reply in zip(asked, replies, strict=True):
-            if isinstance(reply, NoScriptError):
-                one.again()
-            elif one.reply.done():
-                continue  # nobody waits for it any more
-            elif isinstance(reply, Exception):
-                one.reply.set_exception(reply)
-            else:
-                one.reply.set_result(reply)
+            while self._waiting:
+                await asyncio.sleep(0)  # whoever is about to ask
+                asked, self._waiting = self._waiting, []
+                alike: defaultdict[Hashable, list[_Asked]] = defaultdict(list)
+                for one in asked:
+                    if not one.reply.done():
+                        alike[one.same].append(one)
+                groups = list(alike.values())
+                for group, reply in zip(groups, await self._send(groups), strict=True):
+                    self._answer(group, reply)
+        finally:
+            self._task = None
 
-
-class _Asked:
-    """A script with its arguments, and who waits for its reply."""
-
-    def __init__(
-        self, script: AsyncScript, keys: list[str], arguments: list[str | int], reply: "asyncio.Future[list[int]]"
-    ) -> None:
-        self.script = script
-        self.keys = keys
-        self.arguments = arguments
-        self.reply = reply
-        self._task: asyncio.Task[None] | None = None
-
-    def again(self) -> None:
-        """Redis has lost the script, or never had it: it is sent along."""
-        self._task = asyncio.create_task(self._load())
-
-    async def _load(self) -> None:
+    async def _send(self, groups: list[list[_Asked]]) -> Sequence[list[int] | Exception]:
+        asked = [(group[0].script, group[0].keys, group[0].arguments(len(group))) for group in groups]
         try:
-            reply = await self.script(keys=self.keys, args=self.arguments)
-        except (RedisError, OSError) as error:
-            if not self.reply.done():
-                self.reply.set_exception(error)
+            # A message that hangs would hold up all that follow.
+            async with asyncio.timeout(REDIS_TIMEOUT):
+                pipeline = self._redis.pipeline(transaction=False)
+                for script, keys, arguments in asked:
+                    pipeline.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
+                replies = await pipeline.execute(raise_on_error=False)
+                for place, (script, keys, arguments) in enumerate(asked):
+                    if isinstance(replies[place], NoScriptError):  # Redis has lost it, or never had it
+                        replies[place] = await script(keys=keys, args=arguments)
+        except (RedisError, OSError) as error:  # TimeoutError is an OSError
+            return [error] * len(groups)
+        return replies
+
+    def _answer(self, group: list[_Asked], reply: list[int] | Exception) -> None:
+        first, *others = group
+        first.answer(reply)
+        if not others:
             return
-        if not self.reply.done():
-            self.reply.set_result(reply)
+        theirs = reply if isinstance(reply, Exception) else first.of_others(reply)
+        if theirs is None:
+            self._waiting += others
+            return
+        for other in others:
+            other.answer(theirs)
 
 
 class MemoryStore:

@@ -1,8 +1,9 @@
--- One call ended; what it says about each of the circuits that it passed.
+-- A call ended, or several that say the same; what it says about each of the circuits that it passed.
 -- A failed probe re-opens even after its permit expired, since it is still evidence; a late success closes nothing. A slow
 -- probe that succeeded returns its permit and counts as nothing: the circuit stays half-open, and work trickles at the
 -- probes' pace.
--- ARGV[FIRST…], for each of KEYS: generation, token, verdict (ok, failed or void), took ms, jitter [0, 1), tenant
+-- ARGV[FIRST…], for each of KEYS: generation, token, verdict (ok, failed or void), took ms, jitter [0, 1), tenant, calls:
+-- so many that ended alike are reported together (1, unless they are no probes)
 -- -> for each of KEYS: before (state, or -1: nothing changed), after, opens, ms that it stays open
 local replies = {}
 
@@ -25,13 +26,13 @@ local function open(key, record, jitter)
   reply(STATE[before], record, duration)
 end
 
-local function count(record, failed, slow)
+local function count(record, failed, slow, calls)
   local index = math.floor(now / tenth)
   local slot = index % BUCKETS
   local bucket = record.buckets[slot] or { index = index, calls = 0, failures = 0, slow = 0 }
-  bucket.calls = bucket.calls + 1
-  bucket.failures = bucket.failures + (failed and 1 or 0)
-  bucket.slow = bucket.slow + (slow and 1 or 0)
+  bucket.calls = bucket.calls + calls
+  bucket.failures = bucket.failures + (failed and calls or 0)
+  bucket.slow = bucket.slow + (slow and calls or 0)
   record.buckets[slot] = bucket
 end
 
@@ -44,8 +45,8 @@ local function too_bad(record)
   return is_bad(calls, failures, policy.failure_rate) or is_bad(calls, slow, policy.slow_rate)
 end
 
--- Count a tenant's call. Where all places are taken, a failure takes the place of a tenant without any.
-local function note_tenant(record, tenant, failed, slow)
+-- Count a tenant's calls. Where all places are taken, a failure takes the place of a tenant without any.
+local function note_tenant(record, tenant, failed, slow, calls)
   local known = record.witnesses[tenant]
   if not known then
     local count, well = 0, nil
@@ -64,9 +65,9 @@ local function note_tenant(record, tenant, failed, slow)
     known = { since = now, calls = 0, failures = 0, slow = 0 }
     record.witnesses[tenant] = known
   end
-  known.calls = known.calls + 1
-  known.failures = known.failures + (failed and 1 or 0)
-  known.slow = known.slow + (slow and 1 or 0)
+  known.calls = known.calls + calls
+  known.failures = known.failures + (failed and calls or 0)
+  known.slow = known.slow + (slow and calls or 0)
 end
 
 -- Too bad, at a shared circuit: what the loudest tenant has more than the others together is left out, and a tenant
@@ -105,7 +106,7 @@ local function fail_probe(record, token, tenant)
   return count >= quorum
 end
 
-local function report(key, generation, token, verdict, took, jitter, tenant)
+local function report(key, generation, token, verdict, took, jitter, tenant, calls)
   local record = read(key)
   local failed, slow = verdict == 'failed', took >= policy.slow_call
   if generation == record.generation then
@@ -116,10 +117,10 @@ local function report(key, generation, token, verdict, took, jitter, tenant)
         write(key, record)
       end
     elseif record.state == 'closed' then
-      count(record, failed, slow)
+      count(record, failed, slow, calls)
       local bad
       if tenant > 0 then
-        note_tenant(record, tenant, failed, slow)
+        note_tenant(record, tenant, failed, slow, calls)
         bad = too_bad_for_all(record)
       else
         bad = too_bad(record)
@@ -151,10 +152,10 @@ local function report(key, generation, token, verdict, took, jitter, tenant)
 end
 
 for position, key in ipairs(KEYS) do
-  local first = FIRST + 6 * (position - 1)
+  local first = FIRST + 7 * (position - 1)
   report(
     key, tonumber(ARGV[first]), tonumber(ARGV[first + 1]), ARGV[first + 2], tonumber(ARGV[first + 3]),
-    tonumber(ARGV[first + 4]), tonumber(ARGV[first + 5])
+    tonumber(ARGV[first + 4]), tonumber(ARGV[first + 5]), tonumber(ARGV[first + 6])
   )
 end
 return replies

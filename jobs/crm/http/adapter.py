@@ -85,7 +85,8 @@ class Http:
         **access: Unpack[Access],
     ) -> None:
         chosen = self._options = _of_type(read_options(resolve_preset(options), HttpOptions), resource.name)
-        self.batch_size = 1 if chosen.single else chosen.batch_size or BATCH_SIZE
+        self._single = chosen.single
+        self.batch_size = 1 if self._single else chosen.batch_size or BATCH_SIZE
         self.reads_back = chosen.read is not None or chosen.read_path is not None
         self.lists = chosen.listing is not None
         self.repeatable = chosen.repeatable or chosen.idempotent
@@ -120,7 +121,7 @@ class Http:
         """A call of their own: without our key, its results name them by their own ids."""
         if not records:
             return
-        if self._options.item is not None or self._options.single:
+        if self._options.item is not None or self._single:
             words = "a record of the service's own can be released in the default shape alone, without templates"
             tally.add(self._refused(records, words))
             return
@@ -210,7 +211,7 @@ class Http:
         answer = await self._connection.call(
             request.method, request.path, request.content, headers, headers=own, seconds=seconds
         )
-        if isinstance(answer, Answer) and self._options.single and answer.status in GONE_STATUSES:
+        if isinstance(answer, Answer) and self._single and answer.status in GONE_STATUSES:
             gone = self._gone(purpose, records, answer)
             if gone is not None:
                 return gone

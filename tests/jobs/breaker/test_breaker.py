@@ -66,6 +66,49 @@ async def test_half_open_tells_one_caller_and_grants_exactly_the_probes_to_fifty
     )
 
 
+async def _scripts_run(redis: Redis) -> int:
+    stats: dict[str, dict[str, int]] = await redis.info("commandstats")
+    return stats.get("cmdstat_evalsha", {}).get("calls", 0)
+
+
+async def test_calls_that_begin_or_end_at_one_moment_share_a_script_and_all_of_them_count(redis: Redis) -> None:
+    breaker = make(redis, msgspec.structs.replace(POLICY, min_calls=100))
+    await granted(breaker)  # loads the script
+    before = await _scripts_run(redis)
+    permits = await asyncio.gather(*(granted(breaker) for _ in range(40)))
+    await succeed(breaker, permits[0])
+    assert await asyncio.gather(*(succeed(breaker, permit) for permit in permits[1:30])) == [None] * 29
+    await asyncio.gather(*(succeed(breaker, permit, POLICY.slow_call) for permit in permits[30:33]))
+    await asyncio.gather(*(fail(breaker, permit) for permit in permits[33:]))
+    ran = await _scripts_run(redis) - before
+    view = await breaker.snapshot(NAME)
+    assert (view.calls, view.failures, view.slow) == (40, 7, 3)
+    assert ran <= 1 + 2 + 1 + 3 + 7, "one for all that begin, and one for all that end well and quickly"
+
+
+async def test_shared_circuits_count_the_calls_of_each_tenant_that_end_at_one_moment(redis: Redis) -> None:
+    breaker = make(redis, msgspec.structs.replace(POLICY, min_calls=100))
+    asked = [breaker.acquire([Circuit(NAME, tenant), Circuit(f"connection:{tenant}")]) for tenant in (1, 2, 2, 1, 2)]
+    permits = [answer for answer in await asyncio.gather(*asked) if isinstance(answer, Permits)]
+    assert len(permits) == 5
+    await asyncio.gather(
+        *(breaker.report([(permit, Verdict.OK) for permit in each.permits], 0.01) for each in permits)
+    )
+    views = [await breaker.snapshot(name) for name in (NAME, "connection:1", "connection:2")]
+    assert [view.calls for view in views] == [5, 2, 3]
+
+
+async def test_a_script_that_redis_lost_is_sent_along_for_all_that_ask(redis: Redis) -> None:
+    breaker = make(redis)
+    await granted(breaker)
+    await redis.script_flush()
+    permits = await asyncio.gather(*(granted(breaker) for _ in range(10)))
+    assert all(permit.shared for permit in permits)
+    await redis.script_flush()
+    await asyncio.gather(*(succeed(breaker, permit) for permit in permits))
+    assert (await breaker.snapshot(NAME)).calls == 10
+
+
 async def test_enough_successful_probes_close_and_one_failed_opens_for_twice_as_long(redis: Redis) -> None:
     breaker = make(redis, HELD)
     first = await trip(breaker)
