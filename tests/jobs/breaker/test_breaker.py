@@ -91,9 +91,7 @@ async def test_shared_circuits_count_the_calls_of_each_tenant_that_end_at_one_mo
     asked = [breaker.acquire([Circuit(NAME, tenant), Circuit(f"connection:{tenant}")]) for tenant in (1, 2, 2, 1, 2)]
     permits = [answer for answer in await asyncio.gather(*asked) if isinstance(answer, Permits)]
     assert len(permits) == 5
-    await asyncio.gather(
-        *(breaker.report([(permit, Verdict.OK) for permit in each.permits], 0.01) for each in permits)
-    )
+    await asyncio.gather(*(breaker.report([(permit, Verdict.OK) for permit in each.permits], 0.01) for each in permits))
     views = [await breaker.snapshot(name) for name in (NAME, "connection:1", "connection:2")]
     assert [view.calls for view in views] == [5, 2, 3]
 
