@@ -140,7 +140,8 @@ class HttpOptions(MatchingOptions, frozen=True, kw_only=True):
     ) = None
     """media type of the body, if it is not that of the format"""
     update: Called | None = None
-    """path, method (PATCH), query, item and body for a record whose id there is known; null: as for any other"""
+    """path, method (PATCH), query, item and body for records whose id there is known, in calls of their own; null: as
+    for any other"""
     delete: Called | None = None
     """path, method (DELETE), query, item and body to remove records; null: by `archive_path` or `deleted_field`"""
     read: Reading | None = None
@@ -281,15 +282,21 @@ class HttpOptions(MatchingOptions, frozen=True, kw_only=True):
             raise ValueError("batch_size: a call has one record, as path, query or body say; leave it out")
         if self.results == "status" and not self.single:
             raise ValueError("results: status is for calls with one record ({id} in the path, or {record} in the body)")
-        if self.update is not None and not self.single and not self._is_single("update", *_parts(self.update)):
-            raise ValueError("update: it is for calls with one record ({remote_id} in its path)")
+        if self.delete is not None and not any(_is_named(at, p) for at, p in used):
+            raise ValueError("delete: nothing in its path, query or body says which records, so all might be removed")
+        update = None if self.update is None or self.single else self.update.body
+        if update is not None and not any(at == "update.body" and p.root == "records" for at, p in used):
+            raise ValueError("update.body: it does not contain {records}, so no record would be sent")
+        self._check_called()
+
+    def _check_called(self) -> None:
         for place, called in (("update", self.update), ("delete", self.delete), ("read", self.read)):
             if called is None:
                 continue
-            one = self._is_single(place, *_parts(called))
-            if one and not self.single:
+            if self._is_single(place, *_parts(called)) and not self.single:
                 raise ValueError(
-                    f"{place}: it is for one record, while a write has many: use {{ids}}, or write one record per call"
+                    f"{place}: it is for one record, while a write has many: use "
+                    f"{'{records}' if place == 'update' else '{ids}'}, or write one record per call"
                 )
             if called.method == "GET" and (place != "read" or called.body is not None):
                 raise ValueError(f"{place}.method: GET is for reading, and has no body")
@@ -340,6 +347,12 @@ class HttpOptions(MatchingOptions, frozen=True, kw_only=True):
                 yield f"{dot}body", of.body, _OF_BODY
         if self.listing is not None and self.listing.body is not None:
             yield "listing.body", self.listing.body, _OF_LIST
+
+
+def _is_named(place: str, placeholder: Placeholder) -> bool:
+    """Whether a placeholder says which records a call removes."""
+    roots = _ONE_RECORD | {"records", "record", "ids", "remote_ids"}
+    return place.startswith(("delete.path", "delete.query", "delete.body")) and placeholder.root in roots
 
 
 def _parts(called: Called) -> tuple[str, dict[str, str], Any]:

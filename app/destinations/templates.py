@@ -3,9 +3,9 @@
     {"type": "identify", "userId": "{id}", "traits": {"email": "{fields.email}", "...": "{attributes}"}}
 
 A string that is one placeholder becomes its value, of whatever type; within other text a value is written as text.
-`{NAME:url}` percent-encodes it, and `{NAME:json}` writes it as JSON, a text in quotes. `{{` and `}}` are braces. The
-member `...` merges objects into the one around it; what that names itself takes precedence. The name of a member may
-have placeholders, too.
+`{NAME:url}` percent-encodes it, and `{NAME:json}` writes it as JSON, a text in quotes; `{NAME:quoted}` writes each
+element of a list so, with commas between. `{{` and `}}` are braces. The member `...` merges objects into the one around
+it; what that names itself takes precedence. The name of a member may have placeholders, too.
 
 What nobody named is left out: a placeholder without a value, a text that contains one, and an object or a list in which
 no placeholder has a value. `null` is what was cleared; an element of a list in which every value was cleared is left
@@ -30,7 +30,7 @@ LONGEST: Final = 2_000
 """Characters of one string."""
 
 _PART: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+")
-_FORMS: Final = (":url", ":json")
+_FORMS: Final = (":url", ":json", ":quoted")
 _MEMBERS: Final = frozenset({"fields", "attributes", "values"})
 """Roots that have members: `fields.email`."""
 
@@ -47,7 +47,7 @@ class Placeholder(msgspec.Struct, frozen=True):
     root: str
     member: str | None = None
     form: str = ""
-    """How it is written: `:url`, `:json`, or as it is."""
+    """How it is written: `:url`, `:json`, `:quoted`, or as it is."""
 
     def __str__(self) -> str:
         return self.root if self.member is None else f"{self.root}.{self.member}"
@@ -83,7 +83,14 @@ class Text(msgspec.Struct, frozen=True):
             value = values(part)
             if value is msgspec.UNSET or value is None:
                 raise Absent(str(part))
-            text = msgspec.json.encode(value).decode() if part.form == ":json" else text_of(value)
+            match part.form:
+                case ":json":
+                    text = msgspec.json.encode(value).decode()
+                case ":quoted":
+                    elements = value if isinstance(value, list | tuple) else [value]
+                    text = ",".join(msgspec.json.encode(text_of(element)).decode() for element in elements)
+                case _:
+                    text = text_of(value)
             written.append(quote(text, safe="") if encoded or part.form == ":url" else text)
         return "".join(written)
 

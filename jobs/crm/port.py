@@ -294,6 +294,8 @@ class Crm(Protocol):
     """Whether `archive` can take a record away at all."""
     lists: bool
     """Whether `list_keys` can say what is there."""
+    updates_apart: bool
+    """Whether records whose id there is known, and those whose id is not, are pushed in calls of their own."""
     learns: bool
     """Whether calls teach it what later ones go by. If so, it serves its destination as long as a worker knows that
     one; if not, each slice of time has a fresh one, which knows of no pause that an operator has ended since."""

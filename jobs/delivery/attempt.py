@@ -166,7 +166,7 @@ class DeliveryAttempt:
             return
         async with self._database.connection() as connection:
             lost = await queries.lost_calls(connection, self._claim)
-        for batch in resend.plan(items, self._claim, lost, self._crm.batch_size, self._calls.event_id):
+        for batch in resend.plan(items, self._claim, lost, self._crm, self._calls.event_id):
             if not await self._calls.write(batch):
                 return
 
@@ -181,7 +181,7 @@ class DeliveryAttempt:
             if self._bulk.running or self._calls.blocked or items.within(EffectState.UNKNOWN):
                 return
             records = [items.record(position) for position in items.open() if position not in missing]
-        calls = batches(records, self._crm.batch_size)
+        calls = batches(records, self._crm)
         for place, batch in enumerate(calls, start=1):
             if not await self._calls.write(batch, last=place == len(calls)):
                 return

@@ -8,7 +8,7 @@ import msgspec
 from app.deliveries.queries import Asked, Claim, DeadLetter, ItemError, NotRestored, Tried
 from app.deliveries.record_states import RecordState
 from app.vocabulary.states import CODE_STATE, OPEN_STATES, STATE_CODE, EffectState, ErrorCode
-from jobs.crm.port import Outcome, SentRecord
+from jobs.crm.port import Crm, Outcome, SentRecord
 
 _SINCE: Final = "; since then: "
 """Between how an item in doubt was sent, which must be kept, and what was found out afterwards."""
@@ -246,11 +246,19 @@ class Batch(msgspec.Struct, frozen=True):
     records: list[SentRecord]
 
 
-def batches(records: list[SentRecord], size: int) -> list[Batch]:
+def batches(records: list[SentRecord], crm: Crm) -> list[Batch]:
     """The calls that bring these records to the destination: first those that write, then those that archive."""
-    operations: tuple[tuple[Asked, bool], ...] = (("push", False), ("archive", True))
+    written: list[SentRecord] = []
+    known: list[SentRecord] = []
+    archived: list[SentRecord] = []
+    for record in records:
+        if record.deleted and not record.released:
+            archived.append(record)
+        else:
+            (known if crm.updates_apart and record.remote_id is not None else written).append(record)
     calls: list[Batch] = []
-    for operation, deleted in operations:
-        due = [record for record in records if (record.deleted and not record.released) is deleted]
-        calls += [Batch(operation, due[start : start + size]) for start in range(0, len(due), size)]
+    groups: tuple[tuple[Asked, list[SentRecord]], ...] = (("push", written), ("push", known), ("archive", archived))
+    for operation, due in groups:
+        starts = range(0, len(due), crm.batch_size)
+        calls += [Batch(operation, due[start : start + crm.batch_size]) for start in starts]
     return calls

@@ -70,6 +70,8 @@ class Reconciliation:
             elif seen is Seen.MATCHES:
                 self._items.settle(position, EffectState.OK, remote_id=remote_id)
             else:
+                if remote_id is not None or seen is Seen.ABSENT:
+                    self._items.know(position, remote_id)  # if it is sent again, to that record
                 absent.append(position)
         if absent:
             self._weigh_absence(absent)

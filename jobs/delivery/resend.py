@@ -8,9 +8,11 @@ same options.
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from app.deliveries.queries import Claim, LostCall
 from app.vocabulary.states import STATE_CODE, EffectState, ErrorCode
-from jobs.crm.port import SentRecord
+from jobs.crm.port import Crm, SentRecord
 from jobs.delivery.attempt_items import AttemptItems, Batch, batches
 
 _UNKNOWN: Final = STATE_CODE[EffectState.UNKNOWN]
@@ -30,7 +32,7 @@ def escalate(items: AttemptItems) -> None:
 
 
 def plan(
-    items: AttemptItems, claim: Claim, lost: list[LostCall], size: int, event_id: Callable[[list[SentRecord]], str]
+    items: AttemptItems, claim: Claim, lost: list[LostCall], crm: Crm, event_id: Callable[[list[SentRecord]], str]
 ) -> list[Batch]:
     """The calls that can be made again. A record that has changed is sent in its present version, like any other; the
     unchanged ones of its call are escalated."""
@@ -44,6 +46,9 @@ def plan(
         planned.update(in_doubt)
         known = all(claim.record_ids[p] in items.sync_states for p in positions)
         records = [items.record(p) for p in positions] if known else []
+        if crm.updates_apart and any(items.record(p).remote_id is None for p in in_doubt):
+            # It was a call with new records, of which others may have got their ids since.
+            records = [msgspec.structs.replace(record, remote_id=None) for record in records]
         if records and event_id(records) == call.event_id:
             resends.append(Batch(call.asked, records))
         else:
@@ -51,7 +56,7 @@ def plan(
     left = [p for p, code in enumerate(claim.states) if code == _UNKNOWN and p not in planned]
     # The worker died: it had sent what was open then, in batches as always, or nothing.
     if all(_as_claimed(items, claim, p) for p in left):
-        resends += batches([items.record(p) for p in left], size)
+        resends += batches([items.record(p) for p in left], crm)
     else:
         _split(items, [p for p in left if p in _in_doubt(items)], lambda p: claim.versions[p])
     return resends

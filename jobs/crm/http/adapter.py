@@ -45,10 +45,10 @@ from jobs.crm.answers import nameless
 from jobs.crm.exchange import Answer, Connection
 from jobs.crm.http.adoption import Search
 from jobs.crm.http.check import Check
-from jobs.crm.http.items import GONE_STATUSES, Results
+from jobs.crm.http.items import FORGET, GONE, GONE_STATUSES, Results
 from jobs.crm.http.judge import HttpJudge
 from jobs.crm.http.reading import RecordReader
-from jobs.crm.http.requests import CannotRequestError, Purpose, Request, Requests
+from jobs.crm.http.requests import CannotRequestError, Purpose, Request, Requests, TooLongError
 from jobs.crm.http.tasks import Tasks
 from jobs.crm.port import (
     Access,
@@ -66,8 +66,6 @@ from jobs.crm.port import (
 from jobs.crm.tally import Tally
 
 BATCH_SIZE: Final = 100
-FORGET: Final = ""
-"""As a remote id: there is no record of that id any more."""
 
 
 class Http:
@@ -91,6 +89,7 @@ class Http:
         self.lists = chosen.listing is not None
         self.repeatable = chosen.repeatable or chosen.idempotent
         self._requests = Requests(chosen, resource)
+        self.updates_apart = self._requests.has("update")
         removes = self._requests.has("delete") or chosen.archive_path is not None
         self.archives = removes or self._requests.marks_deleted
         self._connection = Connection(header=chosen.auth_header, scheme=chosen.auth_scheme, **access)
@@ -106,16 +105,18 @@ class Http:
     async def push(self, records: list[SentRecord], headers: Headers, keep: Keep = keep_nothing) -> Reply:
         """With `match_on` new records are looked for before, by one read; see `jobs.crm.port.Crm.push`."""
         if not self._search.wanted and not any(c.released for c in records):
-            known = len(records) == 1 and records[0].remote_id is not None
-            return await self._call("update" if known and self._requests.has("update") else "write", records, headers)
+            return await self._call(self._purpose(records), records, headers)
         tally = Tally(records)
         await self._release(tally, [c for c in records if c.released], headers)
         adopt = await self._search.look_for(tally, headers, keep) if tally.well else {}
         if tally.well and (rest := [adopt.get(c.record_id, c) for c in tally.open()]):
-            reply = await self._call("write", rest, headers, seconds=self._connection.left(tally.seconds))
+            reply = await self._call(self._purpose(rest), rest, headers, seconds=self._connection.left(tally.seconds))
             # Without an id of theirs, ours says that the record needs not be looked for again.
             tally.add(replace(reply, outcomes=[_known(c, o) for c, o in zip(rest, reply.outcomes, strict=True)]))
         return tally.reply()
+
+    def _purpose(self, records: list[SentRecord]) -> Purpose:
+        return "update" if self.updates_apart and all(c.remote_id is not None for c in records) else "write"
 
     async def _release(self, tally: Tally, records: list[SentRecord], headers: Headers) -> None:
         """A call of their own: without our key, its results name them by their own ids."""
@@ -147,7 +148,7 @@ class Http:
         if not self.archives:
             return self._cannot(records)
         if self._requests.has("delete"):
-            return await self._call("delete", records, headers)
+            return await self._delete(records, headers)
         path = self._options.archive_path
         if path is not None:
             payload = {"ids": [c.record_id for c in records]}
@@ -160,13 +161,34 @@ class Http:
         if not records:
             return ReadBack(seen={}, health=Health.WELL)
         try:
-            request = self._reader.request(records)
+            requests = self._reading(records)
         except CannotRequestError as error:
             return ReadBack(seen={}, health=Health.WELL, detail=self._judge.words(str(error)))
-        answer = await self._connection.call(
-            request.method, request.path, request.content, headers, headers=self._requests.headers()
-        )
-        return self._reader.read(records, answer, by_fields=by_fields)
+        back = ReadBack(seen={}, health=Health.WELL)
+        for asked, request in requests:
+            answer = await self._connection.call(
+                request.method,
+                request.path,
+                request.content,
+                headers,
+                headers=self._requests.headers(),
+                seconds=self._connection.left(back.seconds),
+            )
+            read = self._reader.read(asked, answer, by_fields=by_fields)
+            back = read if len(requests) == 1 else _joined(back, read)
+            if read.seen is None:
+                break
+        return back
+
+    def _reading(self, records: list[SentRecord]) -> list[tuple[list[SentRecord], Request]]:
+        """As many requests as their addresses have room for. Raises `CannotRequestError`."""
+        try:
+            return [(records, self._reader.request(records))]
+        except TooLongError:
+            middle = len(records) // 2
+            if not middle:
+                raise
+            return self._reading(records[:middle]) + self._reading(records[middle:])
 
     async def list_keys(self, after: str | None, headers: Headers) -> Listing:
         """By `listing`; see `jobs.crm.port.Crm.list_keys`."""
@@ -175,6 +197,25 @@ class Http:
             request.method, request.path, request.content, headers, headers=self._requests.headers()
         )
         return self._reader.read_page(answer, after)
+
+    async def _delete(self, records: list[SentRecord], headers: Headers) -> Reply:
+        """Without those that a call would have to name by an id that nobody knows."""
+        named = records
+        if self._requests.needs_remote_id("delete"):
+            named = [record for record in records if record.remote_id]
+        if len(named) == len(records):
+            return await self._call("delete", records, headers)
+        reply = await self._call("delete", named, replace(headers, event_id=_id_of(headers, named)))
+        words = self._judge.words("its id there, which the call to remove it contains, is not known")
+        outcomes = {outcome.record_id: outcome for outcome in reply.outcomes}
+        for record in records:
+            if not record.remote_id:
+                outcomes[record.record_id] = (
+                    nameless(record)
+                    if self.reads_back
+                    else Outcome(record.record_id, EffectState.FAILED, ErrorCode.DESTINATION_REJECTED, words)
+                )
+        return replace(reply, outcomes=[outcomes[record.record_id] for record in records])
 
     async def _call(
         self,
@@ -189,9 +230,13 @@ class Http:
             return Reply(outcomes=[], health=Health.WELL)
         try:
             request = self._requests.make(purpose, records)
+        except TooLongError as error:
+            if len(records) == 1:
+                return self._refused(records, self._judge.words(str(error)))
+            refusal = (EffectState.RETRY, ErrorCode.DESTINATION_REJECTED, self._judge.words(str(error)))
+            outcomes = [Outcome(record.record_id, *refusal) for record in records]
+            return Reply(outcomes=outcomes, health=Health.WELL, rejected_whole=True)
         except CannotRequestError as error:
-            if purpose == "delete" and self.reads_back and records[0].remote_id is None:
-                return Reply(outcomes=[nameless(record) for record in records], health=Health.WELL)
             return self._refused(records, self._judge.words(str(error)))
         return await self._send(request, purpose, records, headers, results or self._results, seconds)
 
@@ -207,7 +252,7 @@ class Http:
         if not records:
             return Reply(outcomes=[], health=Health.WELL)
         began = time.monotonic()
-        own = {**self._requests.headers(), "Idempotency-Key": _event_id(records, headers)}
+        own = {**self._requests.headers(), "Idempotency-Key": _event_id(purpose, records, headers)}
         answer = await self._connection.call(
             request.method, request.path, request.content, headers, headers=own, seconds=seconds
         )
@@ -222,7 +267,7 @@ class Http:
                 return results.failed_task(records, ended.answer)
             answer = answer if ended is None else ended.answer
             reply = results.reply(records, answer, request.payload)
-            if reply is not None and purpose == "write" and self._requests.updates_by_remote_id:
+            if reply is not None and purpose == "write" and self._requests.needs_remote_id("update"):
                 reply = replace(reply, outcomes=[self._with_id(outcome) for outcome in reply.outcomes])
         return reply or self._judge.reply(records, answer)
 
@@ -240,10 +285,7 @@ class Http:
         if purpose == "delete":
             outcomes = [Outcome(record.record_id, EffectState.OK) for record in records]
         elif purpose == "update":
-            detail = self._judge.words(
-                f"the destination answered {answer.status}: "
-                "it does not have this record any more; a retry creates it anew"
-            )
+            detail = self._judge.words(f"the destination answered {answer.status}: {GONE}")
             refusal = (EffectState.FAILED, ErrorCode.DESTINATION_REJECTED, detail)
             outcomes = [Outcome(record.record_id, *refusal, remote_id=FORGET) for record in records]
         else:
@@ -268,10 +310,29 @@ def _known(record: SentRecord, outcome: Outcome) -> Outcome:
     return replace(outcome, created=created, remote_id=outcome.remote_id or record.remote_id or record.record_id)
 
 
-def _event_id(records: list[SentRecord], headers: Headers) -> str:
+def _joined(first: ReadBack, second: ReadBack) -> ReadBack:
+    """Of two parts of the records; nothing is known if the second read failed."""
+    seconds = first.seconds + second.seconds
+    if first.seen is None or second.seen is None:
+        return replace(second, seconds=seconds)
+    return replace(
+        second,
+        seconds=seconds,
+        seen=first.seen | second.seen,
+        remote_ids=first.remote_ids | second.remote_ids,
+        differences=first.differences | second.differences,
+    )
+
+
+def _event_id(purpose: Purpose, records: list[SentRecord], headers: Headers) -> str:
     """With ids of theirs it is another call than one without."""
-    theirs = [f"{c.record_id}\0{c.remote_id}" for c in records if c.adopted or c.released]
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, "\0".join([headers.event_id, *theirs]))) if theirs else headers.event_id
+    theirs = [c for c in records if purpose == "update" or c.adopted or c.released]
+    return _id_of(headers, theirs) if theirs else headers.event_id
+
+
+def _id_of(headers: Headers, records: list[SentRecord]) -> str:
+    named = [f"{c.record_id}\0{c.remote_id}" for c in records]
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, "\0".join([headers.event_id, *named])))
 
 
 def _of_type(options: HttpOptions, type: str) -> HttpOptions:

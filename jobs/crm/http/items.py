@@ -22,6 +22,9 @@ THERE_BEFORE: Final = frozenset({"updated", "unchanged", "superseded"})
 LATER: Final = frozenset({"retry", "pending", "locked", "rate_limited", "unavailable", "try_later"})
 LATER_STATUSES: Final = frozenset({408, 423, 425, 429})
 GONE_STATUSES: Final = frozenset({404, 410})
+GONE: Final = "it does not have this record any more; a retry creates it anew"
+FORGET: Final = ""
+"""As a remote id: there is no record of that id any more."""
 
 _ERROR_NAME: Final = re.compile(
     r"err|fail|fault|message|detail|description|reason|problem|title|status|code|info|note|text", re.IGNORECASE
@@ -248,6 +251,8 @@ class Results:
                 return self._failed(record, words)
             return self._unknown(record, f"its result has no {options.result_ok!r}")
         state = _state(verdict, record)
+        if state == EffectState.FAILED and options.update is not None and record.remote_id and _is_gone(verdict):
+            return msgspec.structs.replace(self._failed(record, words or GONE), remote_id=FORGET)
         if state == EffectState.FAILED and found(result, options.result_retry, self._finder) is True:
             state = EffectState.RETRY
         if state == EffectState.OK:
@@ -316,6 +321,10 @@ def _created(flag: Any, verdict: Any) -> bool | None:
         if word in THERE_BEFORE:
             return False
     return None
+
+
+def _is_gone(verdict: Any) -> bool:
+    return str(verdict).strip() in {str(status) for status in GONE_STATUSES}
 
 
 def _state(verdict: Any, record: SentRecord) -> EffectState:

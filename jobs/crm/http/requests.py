@@ -1,6 +1,6 @@
 """The requests of one destination, as its options and their templates say, for records of one type."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final, Literal
 from urllib.parse import quote
@@ -17,12 +17,19 @@ from jobs.crm.port import SentRecord
 Purpose = Literal["write", "update", "delete", "read"]
 
 _METHODS: Final = {"update": "PATCH", "delete": "DELETE", "read": "GET"}
+_REMOTE: Final = frozenset({"remote_id", "remote_ids"})
+_LONGEST: Final = 8_000
+"""Characters of a path with its query; more than that, servers need not take (RFC 9110, 4.1)."""
 _NDJSON: Final = "application/x-ndjson"
 _JSON: Final = "application/json"
 
 
 class CannotRequestError(Exception):
     """There is no request for this record; the message says why."""
+
+
+class TooLongError(CannotRequestError):
+    """The URL of these records is too long; of fewer it may not be."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,16 +79,15 @@ class Requests:
                     called = msgspec.structs.replace(called, item=called.item or options.item)
                     body = options.body if body is None else body
                 self._shapes[purpose] = self._shape(purpose, called, body)
-        texts = [text for s in self._shapes.values() for text in (s.path, *s.query.values(), s.item, s.body) if text]
-        roots = {placeholder.root for text in texts for placeholder in text.placeholders()}
-        named = {p.member for text in texts for p in text.placeholders() if p.root == "fields" and p.member}
+        placeholders = [placeholder for shape in self._shapes.values() for placeholder in _placeholders(shape)]
+        roots = {placeholder.root for placeholder in placeholders}
+        named = {p.member for p in placeholders if p.root == "fields" and p.member}
         self.strange_fields = sorted(named.difference(resource.names))
         """Fields that templates name and this type does not have."""
-        update = self._shapes.get("update")
-        self.updates_by_remote_id = update is not None and any(
-            p.root == "remote_id" for p in update.path.placeholders()
-        )
-        self.uses_remote_id = not roots.isdisjoint(("remote_id", "remote_ids"))
+        self._by_remote_id = {
+            purpose for purpose, shape in self._shapes.items() if not _REMOTE.isdisjoint(_roots(shape))
+        }
+        self.uses_remote_id = not roots.isdisjoint(_REMOTE)
         self.marks_deleted = options.deleted_field is not None if options.item is None else "deleted" in roots
         """A write can say that a record is to be removed."""
         self._task = None if options.task is None else read_text("task.path", options.task.path)
@@ -90,6 +96,10 @@ class Requests:
 
     def has(self, purpose: Purpose) -> bool:
         return purpose in self._shapes
+
+    def needs_remote_id(self, purpose: Purpose) -> bool:
+        """Whether calls of this purpose name records by their ids there."""
+        return purpose in self._by_remote_id
 
     def headers(self) -> dict[str, str]:
         """The fixed header fields."""
@@ -102,17 +112,22 @@ class Requests:
         return self._task.write(lambda p: task_id if p.root == "task" else self._of_call(p), encoded=True)
 
     def make(self, purpose: Purpose, records: list[SentRecord]) -> Request:
-        """Raises `CannotRequestError`: a value that its path or query needs is not there, or cannot be in one."""
+        """Raises `CannotRequestError`: a value that its path or query needs is not there, or cannot be in one; and
+        `TooLongError`."""
         shape = self._shapes[purpose]
         values = self._of_records(records)
         path = "".join(self._part_of_path(part, values) for part in shape.path.parts)
         query = "&".join(
             f"{quote(name, safe='')}={quote(_write(text, values), safe='')}" for name, text in shape.query.items()
         )
+        if query:
+            path = f"{path}?{query}"
+        if len(path) > _LONGEST:
+            raise TooLongError(f"the address of its call has {len(path)} characters, and at most {_LONGEST} are sent")
         payload = self._payload(purpose, shape, records, values)
         return Request(
             method=shape.method,
-            path=f"{path}?{query}" if query else path,
+            path=path,
             payload=payload,
             body=None if payload is None or shape.method == "GET" else self._encoded(payload),
         )
@@ -304,6 +319,16 @@ class Requests:
         if self._options.nulls == "empty":
             return {name: "" if value is None else value for name, value in values.items()}
         return {name: value for name, value in values.items() if value is not None}
+
+
+def _placeholders(shape: _Shape) -> Iterator[Placeholder]:
+    for text in (shape.path, *shape.query.values(), shape.item, shape.body):
+        if text is not None:
+            yield from text.placeholders()
+
+
+def _roots(shape: _Shape) -> set[str]:
+    return {placeholder.root for placeholder in _placeholders(shape)}
 
 
 def _write(text: Text, values: Callable[[Placeholder], Any]) -> str:

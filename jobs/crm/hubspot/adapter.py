@@ -63,6 +63,7 @@ class HubSpot:
     archives = True
     lists = True
     bulk = None
+    updates_apart = False
     learns = True
 
     def __init__(

@@ -87,6 +87,7 @@ class Postgres:
     archives = True
     lists = True
     bulk = None
+    updates_apart = False
     learns = True  # its connections are kept
 
     def __init__(self, *, resource: Resource, options: dict[str, Any], **access: Unpack[Access]) -> None:

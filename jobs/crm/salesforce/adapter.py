@@ -67,6 +67,7 @@ class Salesforce:
     repeatable = False
     archives = True
     lists = True
+    updates_apart = False
     learns = False
 
     def __init__(

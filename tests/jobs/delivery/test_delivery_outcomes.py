@@ -24,6 +24,7 @@ class Scripted:
     """A CRM that keeps its records in memory, and loses answers when told to."""
 
     batch_size = 100
+    updates_apart = False
     learns = False
     bulk = None
 

@@ -52,6 +52,7 @@ class Script:
             batch_size = 100
             reads_back = script.reads_back
             repeatable = script.repeatable
+            updates_apart = False
             learns = False
             bulk = None
 
