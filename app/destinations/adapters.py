@@ -32,6 +32,10 @@ class Kind(msgspec.Struct, frozen=True):
     description: str
     bulk_size: int = 0
     """Records of one delivery of a large sync, where many are cheaper at a time; 0: as of any other."""
+    import_size: int = 0
+    """The same of an import, which is processed by 1,000 records."""
+    reads_back: bool = True
+    """Whether it shows what it holds, if its options do not say otherwise."""
     takes_any: bool = False
     """Any type of record has a place there, and it may be any server: what it does says nothing to other tenants."""
     url: UrlForm = HTTP

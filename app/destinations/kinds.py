@@ -208,7 +208,9 @@ def options_for(resource: Resource, destination: str, options: Mapping[str, Any]
 
 def reads_back(kind: str, options: Mapping[str, Any]) -> bool:
     """Whether a destination shows what it holds; options as `options_for` returns them."""
-    return kind != HttpOptions.KIND or any(options.get(name) is not None for name in ("read", "read_path"))
+    if kind == HttpOptions.KIND:
+        return any(options.get(name) is not None for name in ("read", "read_path"))
+    return kind not in KINDS or KINDS[kind].reads_back
 
 
 def names_of(kind: str) -> set[str]:

@@ -5,9 +5,11 @@ An import that is answered at once and a chunk of a file leave the same, by the 
 
 import uuid
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
+from app.destinations.kinds import KINDS
 from app.files.staging_codec import encode_sources
 from app.history import versions
 from app.history.versions import NewVersion
@@ -19,6 +21,8 @@ from app.kit.postgres.database import Connection
 from app.resources.decoding import Piece
 from app.vocabulary import outcomes_wire
 from app.vocabulary.outcomes_wire import ItemOutcome, Summary
+
+_SIZES: Final = {name: kind.import_size for name, kind in KINDS.items() if kind.import_size}
 
 
 class Booked(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +62,6 @@ async def book(
     changed: Sequence[ItemOutcome] = [] if dry_run else items.changed(outcomes)
     encoded = outcomes_wire.encode_items(outcomes)
     ids = texts([[o.id or "" for o in changed]])
-    firsts = range(1, len(changed) + 1, chunk_size)
     await queries.record_chunk(
         connection,
         queries.Chunk(
@@ -77,8 +80,9 @@ async def book(
             outbox_indexes=numbers(o.index for o in changed),
             separator=ids.separator,
             null=ids.null,
-            firsts=firsts,
-            lasts=[min(first + chunk_size - 1, len(changed)) for first in firsts],
+            chunk_size=chunk_size,
+            kinds=list(_SIZES),
+            sizes=list(_SIZES.values()),
         ),
         versions.columns(made),
     )

@@ -145,9 +145,11 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     outbox_indexes: str | None
     separator: str
     null: str
-    firsts: Sequence[int]
-    """Positions in these columns, from 1, at which a delivery begins; `lasts`: at which it ends."""
-    lasts: Sequence[int]
+    chunk_size: int
+    """Most records of one delivery."""
+    kinds: Sequence[str]
+    """Kinds of destination with another size, which has the same place in `sizes`."""
+    sizes: Sequence[int]
 
 
 @query

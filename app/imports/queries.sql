@@ -162,24 +162,31 @@ WHERE r.tenant_id = $1 AND r.type_id = $2 AND r.record_id = t.record_id;
 -- name: record_chunk
 -- What every import ends with, one answered at once and a chunk of a file alike.
 -- The outcomes of a run of items, the versions that they made, and what is pending for each destination. Deliveries cut the columns of ids, versions and
--- indexes at the first and last positions, once for each destination. For the separator and the mark of NULL see
--- app.kit.postgres.column_codec.
+-- indexes into runs of :chunk_size, or as many as the kind of a destination has in :sizes, once for each destination. For
+-- the separator and the mark of NULL see app.kit.postgres.column_codec.
 WITH outbox AS MATERIALIZED (
     SELECT
         split_column(:outbox_ids, :separator, :null) AS record_ids, :outbox_versions::text::bigint[] AS versions,
         :outbox_indexes::text::int[] AS indexes
+),
+cut AS (
+    SELECT d.destination_id, s.lo, least(s.lo + coalesce(z.size, :chunk_size::int), cardinality(o.record_ids) + 1) - 1 AS hi
+    FROM outbox o
+    CROSS JOIN destinations d
+    LEFT JOIN unnest(:kinds::text[], :sizes::int[]) AS z(kind, size) ON z.kind = d.kind
+    CROSS JOIN generate_series(1, cardinality(o.record_ids), coalesce(z.size, :chunk_size::int)) AS s(lo)
+    WHERE d.tenant_id = :tenant_id AND d.destination_id = ANY (:destination_ids::int[])
 ),
 delivery AS (
     INSERT INTO deliveries (
         tenant_id, destination_id, type_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes, states
     )
     SELECT
-        :tenant_id, d.destination_id, :type_id, :job_id, :request_id, o.indexes[c.lo], o.indexes[c.hi],
+        :tenant_id, c.destination_id, :type_id, :job_id, :request_id, o.indexes[c.lo], o.indexes[c.hi],
         o.record_ids[c.lo:c.hi], o.versions[c.lo:c.hi], o.indexes[c.lo:c.hi], repeat('p', c.hi - c.lo + 1)
     FROM outbox o
-    CROSS JOIN unnest(:destination_ids::int[]) AS d(destination_id)
-    CROSS JOIN unnest(:firsts::int[], :lasts::int[]) AS c(lo, hi)
-    ORDER BY c.lo, d.destination_id
+    CROSS JOIN cut c
+    ORDER BY c.lo, c.destination_id
 ),
 history AS (
     INSERT INTO record_versions (

@@ -161,7 +161,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
 
     # Deliveries to destinations, retries and sagas.
-    chunk_size: Annotated[int, Doc("most contacts of one delivery", "contacts")] = 100
+    chunk_size: Annotated[int, Doc("most contacts of one delivery, unless its kind takes more", "contacts")] = 100
     delivery_concurrency: Annotated[int, Doc("deliveries in flight at one destination, all workers", "deliveries")] = 8
     delivery_attempts: Annotated[int, Doc("attempts before an item is `dead`", "attempts")] = 25
     delivery_budget: Annotated[float, Doc("time from acceptance before an item is `dead`", "s")] = 86_400.0

@@ -8,6 +8,7 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from app.audit.queries import write_audit
+from app.destinations.http_options import HttpOptions
 from app.destinations.kinds import options_for, reach_of, reads_back
 from app.errors import Conflict, Invalid, NotFound
 from app.kit.postgres.database import Connection
@@ -89,7 +90,8 @@ async def create(
             readable = {r.type_id for r in wanted if reads_back(place.kind, options_for(r, name, place.options))}
             type_ids = [type_id for type_id in type_ids if type_id in readable]
             if not type_ids:
-                raise Invalid(f"{name!r} cannot be read back: give it the option read_path or read.")
+                remedy = ": give it the option read_path or read" if place.kind == HttpOptions.KIND else ""
+                raise Invalid(f"{name!r} cannot be read back{remedy}.")
             # Where none ever went there may be no place for them, and nothing is known of it.
             type_ids = await rows.types_with_records(connection, tenant_id, type_ids)
             await rows.note_verification(connection, tenant_id, destination_id)

@@ -210,6 +210,10 @@ class BulkWriter(Protocol):
     async def abort(self, task: str, headers: Headers) -> BulkJob: ...
 
 
+WriteTest = Callable[[Headers], Awaitable[list[Step]]]
+"""Writes something that is no record, removes it, and says what was seen."""
+
+
 class Timeouts(msgspec.Struct, frozen=True):
     """Seconds; `total` covers connecting, sending and reading the whole answer."""
 
@@ -290,6 +294,9 @@ class Crm(Protocol):
     """Whether the same call may be sent again: the CRM does none twice that has one `Idempotency-Key`, or a repetition
     changes nothing there."""
 
+    appends: bool
+    """Whether it keeps every version that it is sent, with its number: a record may be sent again in any company, one
+    that arrives late harms nothing, and all that is there is ours."""
     archives: bool
     """Whether `archive` can take a record away at all."""
     lists: bool
@@ -303,6 +310,11 @@ class Crm(Protocol):
     @property
     def bulk(self) -> BulkWriter | None:
         """How it writes many records at a time, if it can."""
+        ...
+
+    @property
+    def write_test(self) -> WriteTest | None:
+        """How it shows that it takes records where one that is written cannot be taken away again, if it can."""
         ...
 
     async def check(self, headers: Headers) -> list[Step]:

@@ -149,7 +149,7 @@ class DeliveryAttempt:
                 items.mark_synced(position)
             elif found.released and found.adopted and not found.doubtful:
                 items.mark_absent(position)  # it was found there, and nothing has been written to it
-            elif found.left and not (found.doubtful and reads_back):
+            elif found.left and not (found.doubtful and (reads_back or self._crm.appends)):
                 items.keep_record(position)
 
     def _sends(self, position: int) -> bool:

@@ -125,6 +125,11 @@ class DestinationTester(PollingWorkerPool):
         resource = next((tested for tested in resources if tested.name in _SAMPLES), None)
         if claimed.canary and judge(steps) is Verdict.FAILS:
             steps.append(Step(name="canary", ok=None, detail="Not tried after the failure before."))
+        elif claimed.canary and client.crm_for(resources[0]).appends:
+            write_test = client.crm_for(resources[0]).write_test
+            words = "Not tried: what is written there stays."
+            canary = [Step(name="canary", ok=None, detail=words)] if write_test is None else await write_test(headers)
+            steps += canary
         elif claimed.canary and resource is None:
             words = "Not tried: it would be a contact or a company, and the destination takes neither."
             steps.append(Step(name="canary", ok=None, detail=words))

@@ -2,7 +2,7 @@
 
 A CRM that is `repeatable` promises not to apply a call twice whose `Idempotency-Key` it has seen. The key is that of
 the call's contents, so only the very same call may be made again: the same records in the same versions, under the
-same options.
+same options. One that `appends` takes a version as often as it comes, whatever is sent with it.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def plan(
     items: AttemptItems, claim: Claim, lost: list[LostCall], crm: Crm, event_id: Callable[[list[SentRecord]], str]
 ) -> list[Batch]:
     """The calls that can be made again. A record that has changed is sent in its present version, like any other; the
-    unchanged ones of its call are escalated."""
+    unchanged ones of its call are escalated, or sent without it where the CRM `appends`."""
     resends: list[Batch] = []
     planned: set[int] = set()
     for call in lost:  # the latest first: it is the one that counts
@@ -51,12 +51,14 @@ def plan(
             records = [msgspec.structs.replace(record, remote_id=None) for record in records]
         if records and event_id(records) == call.event_id:
             resends.append(Batch(call.asked, records))
+        elif crm.appends:
+            resends += batches([items.record(p) for p in in_doubt], crm)
         else:
             _split(items, in_doubt, lambda p: items.sync_state(p).tried_version)
     left = [p for p, code in enumerate(claim.states) if code == _UNKNOWN and p not in planned]
     # The worker died: it had sent what was open then, in batches as always, or nothing.
-    if all(_as_claimed(items, claim, p) for p in left):
-        resends += batches([items.record(p) for p in left], crm)
+    if crm.appends or all(_as_claimed(items, claim, p) for p in left):
+        resends += batches([items.record(p) for p in left if p in _in_doubt(items)], crm)
     else:
         _split(items, [p for p in left if p in _in_doubt(items)], lambda p: claim.versions[p])
     return resends

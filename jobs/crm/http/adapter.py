@@ -71,8 +71,10 @@ BATCH_SIZE: Final = 100
 class Http:
     """One tenant's connection to one service (`jobs.crm.port.Crm`)."""
 
+    appends = False
     learns = False
     bulk = None
+    write_test = None
 
     def __init__(
         self,

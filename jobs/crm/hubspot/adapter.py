@@ -60,10 +60,12 @@ class HubSpot:
 
     reads_back = True
     repeatable = False
+    appends = False
     archives = True
     lists = True
     bulk = None
     updates_apart = False
+    write_test = None
     learns = True
 
     def __init__(

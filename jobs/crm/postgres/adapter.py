@@ -84,10 +84,12 @@ class Postgres:
 
     reads_back = True
     repeatable = False
+    appends = False
     archives = True
     lists = True
     bulk = None
     updates_apart = False
+    write_test = None
     learns = True  # its connections are kept
 
     def __init__(self, *, resource: Resource, options: dict[str, Any], **access: Unpack[Access]) -> None:

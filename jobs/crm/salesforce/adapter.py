@@ -65,10 +65,12 @@ class Salesforce:
 
     reads_back = True
     repeatable = False
+    appends = False
     archives = True
     lists = True
     updates_apart = False
     learns = False
+    write_test = None
 
     def __init__(
         self,

@@ -27,6 +27,8 @@ class Scripted:
     updates_apart = False
     learns = False
     bulk = None
+    appends = False
+    write_test = None
 
     def __init__(self, *, reads_back: bool, repeatable: bool) -> None:
         self.reads_back = reads_back

@@ -55,6 +55,8 @@ class Script:
             updates_apart = False
             learns = False
             bulk = None
+            appends = False
+            write_test = None
 
             async def push(self, contacts: list[SentRecord], headers: Headers, _: Any = None) -> Any:
                 script.asked.append(("push", [c.version for c in contacts]))
