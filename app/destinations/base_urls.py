@@ -46,6 +46,7 @@ class UrlForm(msgspec.Struct, frozen=True):
 
 
 HTTP: Final = UrlForm(("https", "http"), r"(/[^\s?#\\\x00-\x1f]*)?", "https://api.example.com")
+OBJECT_STORE: Final = UrlForm(HTTP.schemes, HTTP.path, "https://s3.eu-central-1.amazonaws.com")
 POSTGRESQL: Final = UrlForm(
     ("postgresql",),
     r"/[^\s/?#\\\x00-\x1f]+/?",

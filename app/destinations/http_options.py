@@ -115,6 +115,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class HttpOptions(MatchingOptions, frozen=True, kw_only=True):
     KIND = "http"
 
+    batch_size: Annotated[int, Meta(ge=1, le=1_000)] | None = None
     preset: Name | None = None
     """options for one vendor, by the name of its preset; those that are given beside it take precedence"""
     path: TemplatePath = "/{type}"

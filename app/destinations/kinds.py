@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from app.destinations.adapters import OAUTH, Kind, load
-from app.destinations.base_urls import POSTGRESQL
+from app.destinations.base_urls import OBJECT_STORE, POSTGRESQL
 from app.destinations.http_options import HttpOptions
 from app.destinations.options import MatchingOptions, MatchOn, Name, Names, Options, OptionsError, convert, of_type
 from app.destinations.presets import resolve_preset
@@ -91,6 +91,7 @@ class SalesforceOptions(MatchingOptions, frozen=True, kw_only=True):
 class PostgresOptions(Options, frozen=True, kw_only=True):
     KIND = "postgres"
 
+    batch_size: Annotated[int, Meta(ge=1, le=1_000)] | None = None
     table: Annotated[str, Meta(pattern=r'^[^".\x00]+(\.[^".\x00]+)?\Z', max_length=255)] = "{type}"
     """table, or schema and table joined by a dot, as the catalog has them; `{type}` is replaced with the name of the
     type; a table without `{type}` is for contacts alone, unless the destination lists another type as its only one"""
@@ -126,6 +127,36 @@ class PostgresOptions(Options, frozen=True, kw_only=True):
         return [name for name in own if name is not None]
 
 
+_PART: Final = r"([A-Za-z0-9_=-]|\{type\})([A-Za-z0-9_.=-]|\{type\})*"
+
+
+class ObjectOptions(Options, frozen=True, kw_only=True):
+    KIND = "object"
+
+    batch_size: Annotated[int, Meta(ge=1, le=5_000)] | None = None
+    bucket: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]\Z")] | None = None
+    """bucket, by its name after the base URL; null: the base URL leads to it, as `https://BUCKET.s3.…` does"""
+    path: Annotated[str, Meta(pattern=rf"^{_PART}(/{_PART})*\Z", max_length=500)] = "{type}"
+    """folder of the files, with their manifests in `_manifests` within; `{type}` is replaced with the name of the type;
+    a path without `{type}` is for contacts alone, unless the destination lists another type as its only one"""
+    region: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]{1,63}\Z")] = "us-east-1"
+    """region of the bucket, which is part of every signature; many stores other than S3 take any"""
+    compression: Literal["gzip", "none"] = "gzip"
+    """whether files are compressed; their names then end with `.ndjson.gz`"""
+    storage_class: Annotated[str, Meta(pattern=r"^[A-Z0-9_]{1,50}\Z")] | None = None
+    """storage class of the files, such as STANDARD_IA; null: that of the bucket"""
+    encryption: Literal["AES256", "aws:kms"] | None = None
+    """encryption at rest that is asked for with each file; null: that of the bucket"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.verify_every is not None:
+            raise ValueError("verify_every: files are not compared with what is here; leave it out")
+
+    def taken(self) -> list[str]:
+        return ["id", "version", "type", "deleted", "attributes"]
+
+
 LOOKED_FOR_BY_READ: Final = "records are looked for by read_path, which is not given; give it as well."
 
 
@@ -159,6 +190,17 @@ _OWN_KINDS: Final[dict[str, Kind]] = {
         "a table of your own in PostgreSQL, by upsert on a unique column",
         takes_any=True,
         url=POSTGRESQL,
+        credentials=("basic",),
+    ),
+    "object": Kind(
+        ObjectOptions,
+        5_000,
+        "files in a bucket of an S3-compatible object store, as NDJSON with a manifest each",
+        bulk_size=5_000,
+        import_size=1_000,
+        takes_any=True,
+        reads_back=False,
+        url=OBJECT_STORE,
         credentials=("basic",),
     ),
 }

@@ -32,7 +32,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     CASE_MATTERS: ClassVar[bool] = True
     """Whether two names there may differ in case alone."""
 
-    batch_size: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    batch_size: Annotated[int, Meta(ge=1, le=5_000)] | None = None
     """most records per call"""
     concurrency: Annotated[int, Meta(ge=1, le=64)] | None = None
     """most calls at a time"""

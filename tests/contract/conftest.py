@@ -17,6 +17,7 @@ from jobs.crm.authorization import FixedAuthorizer
 from jobs.crm.port import Crm, Headers, SentRecord, Timeouts
 from jobs.outbound.ssrf import DestinationSessions
 from tests.conftest import LOOPBACK
+from tests.contract.object_store import FoldedStore, ObjectCase, open_object_store
 from tests.contract.postgres import OPTIONS as POSTGRES_OPTIONS
 from tests.contract.postgres import PostgresCase, open_postgres
 from tests.contract.scripted import Script, scripted
@@ -78,10 +79,12 @@ class Sandbox:
 
 
 WITH_STAND_IN = sorted(ADAPTERS.keys() & KINDS.keys())
-"""Kinds whose other side is a stand-in of ours; PostgreSQL is itself."""
+"""Kinds whose other side is a stand-in of ours; PostgreSQL is itself, and Moto is others' S3."""
+UNREAD = ("object",)
+"""Kinds that cannot be read back: what has arrived there, a test sees for itself."""
 
 
-@pytest.fixture(params=[*WITH_STAND_IN, "postgres"])
+@pytest.fixture(params=[*WITH_STAND_IN, "postgres", *UNREAD])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -113,10 +116,14 @@ async def script() -> AsyncIterator[Script]:
 @pytest.fixture
 async def sandbox(
     kind: str, session: aiohttp.ClientSession, postgres_engines: Engines | None
-) -> AsyncIterator[Sandbox | PostgresCase]:
+) -> AsyncIterator[Sandbox | PostgresCase | ObjectCase]:
     if postgres_engines is not None:
         async with open_postgres(postgres_engines, TOKEN) as case:
             yield case
+        return
+    if kind == "object":
+        async with open_object_store(session) as store:
+            yield store
         return
     async with open_sandbox(kind, fields=[ANY]) as url:
         yield Sandbox(kind, url, session)
@@ -127,6 +134,8 @@ def connect(sandbox: Sandbox, session: aiohttp.ClientSession, guarded: aiohttp.C
     """An adapter for the sandbox; any argument of the factory can be given instead."""
     if isinstance(sandbox, PostgresCase):
         return connect_postgres(sandbox, guarded)
+    if isinstance(sandbox, ObjectCase):
+        return connect_object_store(sandbox, session)
 
     def connect(**changes: Any) -> Crm:
         arguments: dict[str, Any] = {
@@ -155,6 +164,22 @@ def connect_postgres(case: PostgresCase, session: aiohttp.ClientSession) -> Conn
             "timeouts": Timeouts(connect=1.0, total=2.0),
         }
         return ADAPTERS["postgres"](**{**arguments, **changes})
+
+    return connect
+
+
+def connect_object_store(case: ObjectCase, session: aiohttp.ClientSession) -> Connect:
+    def connect(**changes: Any) -> Crm:
+        secret = changes.pop("token", case.secret)
+        arguments: dict[str, Any] = {
+            "session": session,
+            "resource": CONTACTS,
+            "base_url": case.url,
+            "authorizer": FixedAuthorizer(BasicCredentials(username=case.access_key, password=secret)),
+            "options": {"bucket": case.bucket, **changes.pop("options", {})},
+            "timeouts": Timeouts(connect=1.0, total=2.0),
+        }
+        return FoldedStore(case.moto, **{**arguments, **changes})
 
     return connect
 

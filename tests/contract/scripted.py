@@ -31,8 +31,8 @@ class Script:
         content = await request.read()
         self.asked.append(request)
         self.contents.append(content)
-        lines = request.content_type.endswith("ndjson")
-        self.bodies.append(json.loads(content) if content and not lines else None)
+        other = request.content_type.endswith(("ndjson", "gzip"))
+        self.bodies.append(json.loads(content) if content and not other else None)
         status, body = self.answers.pop(0) if self.answers else (self.status, self.body)
         if self.raw is not None:
             return web.Response(body=self.raw, status=status, headers=self.headers)

@@ -11,7 +11,7 @@ import pytest
 
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.port import Crm, Health, Reply, Seen, Timeouts
-from tests.contract.conftest import TOKEN, WITH_STAND_IN, Connect, Sandbox, contacts, told
+from tests.contract.conftest import TOKEN, UNREAD, WITH_STAND_IN, Connect, Sandbox, contacts, told
 from tests.stopwatch import stopwatch
 
 
@@ -95,6 +95,8 @@ async def test_a_fault_becomes_the_honest_verdict_and_read_back_settles_it(
 )
 async def test_a_read_that_fails_knows_nothing(connect: Connect, sandbox: Sandbox, fault: dict[str, Any]) -> None:
     crm = connect(timeouts=Timeouts(connect=0.5, total=0.6))
+    if sandbox.kind in UNREAD:
+        pytest.skip("it cannot be read back")
     await crm.push(contacts(2), told("r"))
     await sandbox.faults(**fault)
     back = await crm.read_back(contacts(2), told("r"))
@@ -152,7 +154,7 @@ async def test_the_total_timeout_holds(connect: Connect, sandbox: Sandbox) -> No
 
 async def test_a_cancelled_call_is_cancelled(crm: Crm, sandbox: Sandbox) -> None:
     await sandbox.faults(slow={"latency": 30})
-    for call in (crm.push, crm.read_back):
+    for call in (crm.push, crm.read_back)[: 1 if sandbox.kind in UNREAD else 2]:
         task = asyncio.create_task(call(contacts(1), told("r")))
         await asyncio.sleep(0.1)
         task.cancel()
@@ -168,8 +170,8 @@ async def test_a_rate_limit_pauses_and_is_no_fault(crm: Crm, sandbox: Sandbox) -
     assert reply.health == Health.WELL
     assert reply.pause is not None
     assert reply.pause.seconds > 0
-    back = await crm.read_back(contacts(3), told("r"))
-    assert (back.seen, back.health) == (None, Health.WELL)
+    back = await (crm.push if sandbox.kind in UNREAD else crm.read_back)(contacts(3), told("r"))
+    assert (getattr(back, "seen", None), back.health) == (None, Health.WELL)
     assert back.pause is not None
     assert await sandbox.effects() == []
     assert {o.state for o in (await crm.push(contacts(3), told("r"))).outcomes} == {EffectState.OK}
@@ -205,7 +207,7 @@ async def test_a_wrong_token_counts_against_the_connection(connect: Connect, san
 
     assert every(reply) == RETRY
     assert reply.health == Health.CONNECTION_FAULT
-    assert ("28P01" if sandbox.kind == "postgres" else "401") in reply.detail
+    assert {"postgres": "28P01", "object": "SignatureDoesNotMatch"}.get(sandbox.kind, "401") in reply.detail
     assert "bad-token" not in reply.detail
     assert await sandbox.effects() == []
 

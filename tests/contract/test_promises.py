@@ -13,19 +13,30 @@ from app.sandbox import KINDS
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Headers, Health, Seen
-from tests.contract.conftest import POSTGRES_OPTIONS, TOKEN, WITH_STAND_IN, Connect, Sandbox, contact, contacts, told
+from tests.contract.conftest import (
+    POSTGRES_OPTIONS,
+    TOKEN,
+    UNREAD,
+    WITH_STAND_IN,
+    Connect,
+    Sandbox,
+    contact,
+    contacts,
+    told,
+)
 
 LISTING = {"path": "/contacts/list", "method": "POST", "next": "next"}
 OK, RETRY, FAILED = EffectState.OK, EffectState.RETRY, EffectState.FAILED
 
 
 def test_every_registered_kind_has_an_adapter_and_another_side() -> None:
-    assert ADAPTERS.keys() == kinds.KINDS.keys() == {*WITH_STAND_IN, "postgres"}
+    assert ADAPTERS.keys() == kinds.KINDS.keys() == {*WITH_STAND_IN, "postgres", *UNREAD}
     for kind in kinds.KINDS:
         module = importlib.import_module(f"jobs.crm.{kind}.adapter")
         assert module.connect is ADAPTERS[kind]
         assert kinds.KINDS[kind].description
-        kinds.parse(kind, KINDS[kind]().options if kind in KINDS else POSTGRES_OPTIONS)
+        own = {"postgres": POSTGRES_OPTIONS, "object": {"bucket": "exports"}}
+        kinds.parse(kind, KINDS[kind]().options if kind in KINDS else own[kind])
 
 
 async def test_a_call_tells_which_request_and_which_contents_it_is_about(crm: Crm, sandbox: Sandbox) -> None:
@@ -36,6 +47,8 @@ async def test_a_call_tells_which_request_and_which_contents_it_is_about(crm: Cr
         assert call["request_id"] == "req-1"
         return
     assert (call["request_id"], call["event_id"]) == ("req-1", "event-of-these-two")
+    if sandbox.kind in UNREAD:
+        return
     seen = await sandbox.get("idempotency")
     assert seen["keys"] == [{"key": "event-of-these-two", "calls": 1, "replayed": 0}]
 
@@ -127,7 +140,9 @@ async def test_fields_that_differ_are_named_with_both_values(crm: Crm) -> None:
 async def test_what_is_there_is_listed_page_by_page(
     crm: Crm, connect: Connect, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert crm.lists
+    assert crm.lists is (sandbox.kind not in UNREAD)
+    if not crm.lists:
+        return
     if sandbox.kind == "http":
         crm = connect(options={"listing": LISTING | {"body": {"after": "{cursor}", "limit": 2}}})
     for place in ("hubspot.adapter.BATCH_SIZE", "salesforce.adapter.PAGE"):
@@ -148,6 +163,8 @@ async def test_what_is_there_is_listed_page_by_page(
 
 
 async def test_a_list_that_cannot_be_read_says_why(crm: Crm, sandbox: Sandbox) -> None:
+    if not crm.lists:
+        pytest.skip("it does not list")
     await sandbox.faults(status={"code": 503})
     page = await crm.list_keys(None, told())
     assert page.keys is None

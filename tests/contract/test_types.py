@@ -18,7 +18,7 @@ from jobs.crm.hubspot.fields import Fields as HubSpotFields
 from jobs.crm.mapping import FieldMap
 from jobs.crm.port import Crm, Health, Seen, SentRecord
 from jobs.crm.salesforce.fields import Fields as SalesforceFields
-from tests.contract.conftest import Connect, Sandbox, told
+from tests.contract.conftest import UNREAD, Connect, Sandbox, told
 from tests.types import sent
 
 OWN = compile_type(
@@ -144,6 +144,8 @@ async def test_a_cleared_field_is_cleared_there_and_an_absent_one_stays(
     assert (await crm.read_back([cleared], told())).seen == {"k0": Seen.DIFFERS}
     await crm.push([cleared], told())
     assert (await crm.read_back([cleared], told())).seen == {"k0": Seen.MATCHES}
+    if place[0] in UNREAD:
+        return  # a line has all of its record
     required = {field.name: _value(field, 0) for field in place[1].fields if field.required}
     await crm.push([sent("k0", 3, **required)], told())
     _, before, after = [e["properties"] for e in await sandbox.effects()]

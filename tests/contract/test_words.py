@@ -13,7 +13,7 @@ from tests.contract.conftest import Connect, Sandbox, contact, told
 from tests.types import sent
 
 OK = EffectState.OK
-KEYS = {"hubspot": "tranche_id", "salesforce": "Tranche_Id__c", "http": "id", "postgres": "id"}
+KEYS = {"hubspot": "tranche_id", "salesforce": "Tranche_Id__c", "http": "id", "postgres": "id", "object": "id"}
 NAMES = {
     "hubspot": {
         "email": "email",
@@ -31,7 +31,7 @@ NAMES = {
     },
     **{
         kind: {name: name for name in ("email", "first_name", "last_name", "phone", "company")}
-        for kind in ("http", "postgres")
+        for kind in ("http", "postgres", "object")
     },
 }
 
@@ -41,7 +41,7 @@ def typed(kind: str, **attributes: str) -> dict[str, Any]:
     standard = {theirs: f"typed-{ours}" for ours, theirs in NAMES[kind].items() if ours != "email"}
     own: dict[str, Any] = (
         {"attributes": dict(attributes)}
-        if kind in ("http", "postgres")
+        if kind in ("http", "postgres", "object")
         else {(f"{name}__c" if kind == "salesforce" else name): text for name, text in attributes.items()}
     )
     return standard | {NAMES[kind]["email"]: "old@example.org"} | own
