@@ -63,12 +63,67 @@ class Recorded(msgspec.Struct, kw_only=True):
     refused: tuple[int, Any]
 
 
+ROWS: tuple[dict[str, Any], dict[str, Any]] = (
+    {
+        "tranche_id": "k1",
+        "email": "ada@example.org",
+        "first_name": "Ada",
+        "last_name": "Łovelace",
+        "phone": PHONE,
+        "company": "Analytical",
+        "plan": "gold",
+    },
+    {"tranche_id": "k2", "email": "bob@example.org", "first_name": "Bob", "phone": None},
+)
 RECORDED = {
+    "directus": Recorded(
+        path="/items/contacts?fields=id%2Ctranche_id",
+        headers={"Authorization": f"Bearer {TOKEN}"},
+        ada=ROWS[0],
+        bob=ROWS[1],
+        success=(200, {"data": [{"id": 7, "tranche_id": "k1"}, {"id": 8, "tranche_id": "k2"}]}),
+        remote_id="7",
+        failure=(
+            400,
+            {
+                "errors": [
+                    {
+                        "message": 'Value for field "tranche_id" in collection "contacts" has to be unique.',
+                        "extensions": {"collection": "contacts", "field": "tranche_id", "code": "RECORD_NOT_UNIQUE"},
+                    }
+                ]
+            },
+        ),
+        why="has to be unique",
+        limit=(
+            429,
+            {"Retry-After": "2"},
+            {"errors": [{"message": "Too many requests", "extensions": {"code": "REQUESTS_EXCEEDED"}}]},
+        ),
+        wait=2,
+        refused=(
+            401,
+            {"errors": [{"message": "Invalid user credentials.", "extensions": {"code": "INVALID_CREDENTIALS"}}]},
+        ),
+    ),
+    "postgrest": Recorded(
+        path="/contacts?on_conflict=tranche_id&select=tranche_id",
+        headers={"Authorization": f"Bearer {TOKEN}", "Prefer": "resolution=merge-duplicates,return=representation"},
+        ada=ROWS[0],
+        bob=ROWS[1],
+        success=(201, [{"tranche_id": "k1"}, {"tranche_id": "k2"}]),
+        remote_id="k1",
+        failure=(400, {"code": "PGRST102", "details": None, "hint": None, "message": "All object keys must match"}),
+        why="All object keys must match",
+        limit=(429, {"Retry-After": "2"}, {"message": "API rate limit exceeded"}),  # of a gateway before it
+        wait=2,
+        refused=(401, {"code": "PGRST303", "details": None, "hint": None, "message": "JWT expired"}),
+    ),
     "klaviyo": Recorded(
         path="/api/profile-import",
         headers={
             "Authorization": f"Klaviyo-API-Key {TOKEN}",
-            "revision": "2026-01-15",
+            "revision": "2026-07-15",
             "Content-Type": "application/vnd.api+json",
         },
         place=("data",),
@@ -234,7 +289,7 @@ RECORDED = {
     ),
     "intercom": Recorded(
         path="/contacts",
-        headers={"Authorization": f"Bearer {TOKEN}", "Intercom-Version": "2.17"},
+        headers={"Authorization": f"Bearer {TOKEN}", "Intercom-Version": "2.14"},
         ada={
             "role": "user",
             "external_id": "k1",
@@ -505,6 +560,12 @@ async def test_a_lost_answer_can_be_settled_but_for_pipedrive(connect: Preset, s
 
 
 READ_BACK: dict[str, tuple[str, str, Any]] = {
+    "directus": (
+        "GET",
+        "/items/contacts?filter=%7B%22tranche_id%22%3A%7B%22_in%22%3A%5B%22k1%22%2C%22k2%22%5D%7D%7D&limit=-1",
+        {"data": [{"id": "01GDD", **ROWS[0], "other": None}]},
+    ),
+    "postgrest": ("GET", "/contacts?tranche_id=in.%28%22k1%22%2C%22k2%22%29", [{"id": 7, **ROWS[0], "other": None}]),
     "klaviyo": (
         "GET",
         "/api/profiles?filter=equals%28external_id%2C%22k1%22%29",
@@ -590,18 +651,26 @@ async def test_reading_back(connect: Preset, script: Script, name: str) -> None:
     records = [ADA] if crm.batch_size == 1 else [ADA, BOB]
     back = await crm.read_back(records, told())
     assert back.seen == {"k1": Seen.MATCHES} | ({} if crm.batch_size == 1 else {"k2": Seen.ABSENT})
-    assert back.remote_ids == {"k1": "k1" if name == "braze" else "01GDD"}
+    assert back.remote_ids == {"k1": "k1" if name in ("braze", "postgrest") else "01GDD"}
     [asked] = script.asked
     assert (asked.method, asked.raw_path) == (method, path)
 
     changed = msgspec.structs.replace(ADA, fields={**ADA.fields, "first_name": "Augusta"})
     assert (await crm.read_back([changed], told())).seen == {"k1": Seen.DIFFERS}
     script.status, script.body = (200, {"data": []}) if name == "klaviyo" else (404, {"code": "not_found"})
-    if name != "braze":
+    if crm.batch_size == 1:
         assert (await crm.read_back([ADA], told())).seen == {"k1": Seen.ABSENT}
 
 
 REMOVED: dict[str, tuple[str, str, Any, int, Any]] = {
+    "directus": ("DELETE", "/items/contacts", ["r1"], 204, None),
+    "postgrest": (
+        "DELETE",
+        "/contacts?tranche_id=in.%28%22k1%22%29&select=tranche_id",
+        None,
+        200,
+        [{"tranche_id": "k1"}],
+    ),
     "mailchimp": ("DELETE", "/lists/v1/members/r1", None, 204, None),
     "brevo": ("DELETE", "/v3/contacts/k1?identifierType=ext_id", None, 204, None),
     "customerio": (
@@ -658,6 +727,29 @@ async def test_updating_by_the_id_there(
     await connect(name).push([msgspec.structs.replace(ADA, remote_id="r1")], told())
     assert (script.asked[0].method, script.asked[0].raw_path) == (method, path)
     assert script.bodies[0] == body
+
+
+async def test_directus_updates_by_its_own_ids(connect: Preset, script: Script) -> None:
+    crm = connect("directus")
+    assert crm.updates_apart
+    script.body = {"data": [{"id": 7, "tranche_id": "k1"}, {"id": 8, "tranche_id": "k2"}]}
+    known = [msgspec.structs.replace(record, remote_id=key) for record, key in ((ADA, "7"), (BOB, "8"))]
+    assert {o.state for o in (await crm.push(known, told())).outcomes} == {OK}
+    assert (script.asked[0].method, script.asked[0].raw_path) == ("PATCH", RECORDED["directus"].path)
+    assert script.bodies[0] == [{"id": "7", **ROWS[0]}, {"id": "8", **ROWS[1]}]
+
+
+@pytest.mark.parametrize("name", ["directus", "postgrest"])
+async def test_a_list_of_all_records(connect: Preset, script: Script, name: str) -> None:
+    crm = connect(name)
+    rows = [{"id": 7, "tranche_id": "k1"}, {"id": 8, "tranche_id": "k2"}]
+    script.body = {"data": rows} if name == "directus" else rows
+    page = await crm.list_keys(None, told())
+    assert page.keys == ({"k1": "7", "k2": "8"} if name == "directus" else {"k1": "k1", "k2": "k2"})
+    await crm.list_keys(page.after, told())
+    field, sign = ("filter", '{"id":{"_gt":"8"}}') if name == "directus" else ("tranche_id", "gt.k2")
+    assert field not in script.asked[0].query
+    assert script.asked[1].query[field] == sign
 
 
 async def test_sendgrid_counts_failures_and_halves_find_them(connect: Preset, script: Script) -> None:
