@@ -217,10 +217,11 @@ class HttpOptions(MatchingOptions, frozen=True, kw_only=True):
         self._check_headers()
         self._check_expressions()
         self._check_templates()
-        if self.match_on and (self.item is not None or self.single or is_expression(self.result_remote_id)):
+        shaped = self.item is not None or self.update is not None or self.single
+        if self.match_on and (shaped or is_expression(self.result_remote_id)):
             raise ValueError(
-                "match_on: records are looked for in the default shape alone, without item, one record per call, or an "
-                "expression as result_remote_id"
+                "match_on: records are looked for in the default shape alone, without item, update, one record per "
+                "call, or an expression as result_remote_id"
             )
 
     def taken(self) -> list[str]:

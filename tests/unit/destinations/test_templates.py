@@ -105,6 +105,10 @@ def test_what_a_template_comes_to(template: Any, rendered: Any, state: State) ->
         ({"result_id": "sort_by(@, &a)"}, "result_id: sort_by() cannot be used"),
         ({"result_id": "join(',', @)"}, "result_id: join() cannot be used; the functions are contains, "),
         ({"read": {"path": "/x", "records": "[[a,a],[a,a]]"}}, "read.records: an expression has at most one multi-sel"),
+        (
+            {"match_on": "email", "read_path": "/r", "update": {"path": "/x"}},
+            "match_on: records are looked for in the default shape alone, without item, update, ",
+        ),
         ({"preset": "klavio"}, "options.preset: 'klavio' is not a preset; there are: braze, brevo, "),
         ({"preset": "mailchimp"}, "options.values: the preset mailchimp needs list_id: the id of the audience."),
     ],
