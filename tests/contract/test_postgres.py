@@ -7,24 +7,20 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from app.destinations.base_urls import POSTGRESQL, base_url_fault
 from app.destinations.kinds import OptionsError, parse
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.port import Crm, Difference, Health, Reply, Seen, Timeouts
-from jobs.crm.postgres import connections
+from jobs.outbound import idle
 from jobs.outbound.ssrf import DestinationSessions, GuardedConnector, Place
 from tests.conftest import LOOPBACK
+from tests.contract.certificates import certificate
 from tests.contract.conftest import TOKEN, Connect, connect_postgres, contact, contacts, told
 from tests.contract.postgres import PostgresCase
 from tests.contract.test_types import OWN
@@ -418,7 +414,7 @@ async def test_a_partitioned_table_does_not_say_who_made_a_row(connect: Connect,
 async def test_connections_are_kept_and_closed_when_nobody_needs_them(
     connect: Connect, case: PostgresCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(idle, "IDLE_SECONDS", 0.5)
     crm = connect()
     for _ in range(3):
         await crm.push(contacts(1), told())
@@ -601,30 +597,6 @@ def test_options_that_cannot_work_are_refused(options: dict[str, Any]) -> None:
 # TLS
 
 Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
-
-
-def certificate(folder: Path, name: str) -> tuple[Path, Path, str]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    files = folder / "cert.pem", folder / "key.pem"
-    pem = made.public_bytes(serialization.Encoding.PEM)
-    files[0].write_bytes(pem)
-    private = serialization.PrivateFormat.PKCS8
-    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption()))
-    return *files, pem.decode()
 
 
 @asynccontextmanager

@@ -25,11 +25,10 @@ from jobs.crm.postgres.wire import (
     UnsupportedError,
     Wire,
 )
+from jobs.outbound.idle import IdlePool
 from jobs.outbound.ssrf import AddressRefused, GuardedConnector, Place
 
 Mode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
-IDLE_SECONDS: Final = 30.0
-"""After which a connection that nobody needs is closed."""
 _PORT: Final = 5432
 _PLAIN: Final = (
     "its sslmode allows connections without TLS, which are only for the networks of TRANCHE_DESTINATION_PRIVATE; "
@@ -68,7 +67,6 @@ class Session:
         """Its version, such as `18.1`."""
         self.committing = False
         """COMMIT was sent, and not answered."""
-        self.idle_since = 0.0
 
     async def execute(self, script: str) -> None:
         await _ask(self._wire.execute(script))
@@ -126,8 +124,7 @@ class Connections:
         self._mode, self._roots = mode, roots
         self._timeout = timeout
         self._contexts: dict[tuple[bool, bool], ssl.SSLContext] = {}
-        self._idle: list[Session] = []
-        self._closer: asyncio.TimerHandle | None = None
+        self._idle: IdlePool[Session] = IdlePool()
         if roots is not None:
             self._context("verify-full")
         connector.end_with_me(self)
@@ -146,22 +143,19 @@ class Connections:
         except BaseException:
             session.abort()
             raise
-        self._keep(session)
+        self._idle.keep(session)
 
     def terminate(self) -> None:
         """Close those that are idle at once."""
-        while self._idle:
-            self._idle.pop().close()
+        self._idle.terminate()
 
     async def _begin(self, begin: str) -> Session:
-        while self._idle:
-            kept = self._idle.pop()
+        while (kept := self._idle.take()) is not None:
             try:
-                if not kept.closed:
-                    kept.begin_call()
-                    async with asyncio.timeout(self._timeout):
-                        await kept.execute(begin)
-                    return kept
+                kept.begin_call()
+                async with asyncio.timeout(self._timeout):
+                    await kept.execute(begin)
+                return kept
             except (Lost, ServerError, TimeoutError):
                 kept.abort()  # it ended while nobody looked: the server was restarted, or a firewall forgot it
             except BaseException:
@@ -240,23 +234,6 @@ class Connections:
                     words = "options.ssl_root_certificate holds no certificates that can be read (PEM)"
                     raise ValueError(words) from error
         return self._contexts[key]
-
-    def _keep(self, session: Session) -> None:
-        loop = asyncio.get_running_loop()
-        session.idle_since = loop.time()
-        self._idle.append(session)
-        if self._closer is None:
-            self._closer = loop.call_later(IDLE_SECONDS, self._close_idle)
-
-    def _close_idle(self) -> None:
-        """The last used are used first, so those that are too many become old."""
-        loop = asyncio.get_running_loop()
-        while self._idle and self._idle[0].idle_since <= loop.time() - IDLE_SECONDS:
-            self._idle.pop(0).close()
-        self._closer = None
-        if self._idle:
-            due = self._idle[0].idle_since + IDLE_SECONDS
-            self._closer = loop.call_at(due, self._close_idle)
 
 
 async def _offers_tls(made: socket.socket) -> bool:
