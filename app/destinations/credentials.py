@@ -92,9 +92,14 @@ class SalesforceJwt(_Credentials, frozen=True, kw_only=True, tag="salesforce_jwt
     """PEM, RSA, without a passphrase: that of the certificate of the connected app."""
 
 
+class NoCredentials(_Credentials, frozen=True, kw_only=True, tag="none"):
+    """For a server that asks for none."""
+
+
 Credentials = (
     TokenCredentials
     | BasicCredentials
+    | NoCredentials
     | HeaderCredentials
     | ClientCredentials
     | RefreshTokenCredentials
@@ -166,7 +171,7 @@ def secrets_of(stored: Stored) -> list[str]:
             found = [secret]
         case RefreshTokenCredentials(client_secret=secret, refresh_token=token):
             found = [secret, token]
-        case SalesforceJwt():
+        case SalesforceJwt() | NoCredentials():
             found = []  # the key itself goes nowhere
     if stored.grant is not None:
         found.append(stored.grant.access_token)

@@ -7,6 +7,7 @@ from app.destinations.credentials import (
     BasicCredentials,
     Credentials,
     HeaderCredentials,
+    NoCredentials,
     Stored,
     TokenCredentials,
     is_sendable,
@@ -16,9 +17,9 @@ from jobs.crm.port import Authorization
 
 
 class FixedAuthorizer:
-    """A token, a user or header fields (`jobs.crm.port.Authorizer`)."""
+    """A token, a user, header fields or nothing (`jobs.crm.port.Authorizer`)."""
 
-    def __init__(self, credentials: TokenCredentials | BasicCredentials | HeaderCredentials) -> None:
+    def __init__(self, credentials: TokenCredentials | BasicCredentials | HeaderCredentials | NoCredentials) -> None:
         """Raises `ValueError`: the token cannot be sent."""
         self.credentials: Credentials = credentials
         self.secrets: Sequence[str] = secrets_of(Stored(credentials=credentials))
@@ -33,6 +34,8 @@ class FixedAuthorizer:
                 self._shown = Authorization(fields={"Authorization": f"Basic {pair}"})
             case HeaderCredentials(headers=headers):
                 self._shown = Authorization(fields=headers)
+            case NoCredentials():
+                self._shown = Authorization()
 
     async def authorize(self) -> Authorization:
         """See `jobs.crm.port.Authorizer`."""
