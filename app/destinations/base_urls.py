@@ -40,6 +40,13 @@ class UrlForm(msgspec.Struct, frozen=True):
     example: str
     words: str = ""
     """What else to say of a URL that is not one, as a sentence."""
+    several: bool = False
+    """It may name several hosts, joined by commas."""
+
+    def each(self, url: str) -> list[str]:
+        """A URL for each of its hosts."""
+        scheme, _, rest = url.partition("://")
+        return [f"{scheme}://{host}" for host in rest.rstrip("/").split(",")] if self.several else [url]
 
     def matches(self, url: str) -> bool:
         return re.fullmatch(rf"({'|'.join(self.schemes)})://{_HOST}{self.path}", url) is not None
@@ -53,6 +60,13 @@ POSTGRESQL: Final = UrlForm(
     "postgresql://db.example.com:5432/sales",
     "User and password are credentials, and sslmode is an option.",
 )
+KAFKA: Final = UrlForm(
+    ("kafka",),
+    "/?",
+    "kafka://b-1.example.com:9092,b-2.example.com:9092",
+    "It names bootstrap servers; user and password are credentials, and tls is an option.",
+    several=True,
+)
 
 
 def base_url_fault(url: str, private: Iterable[Network], form: UrlForm = HTTP) -> str | None:
@@ -60,20 +74,21 @@ def base_url_fault(url: str, private: Iterable[Network], form: UrlForm = HTTP) -
     names."""
     if len(url) > MAX_URL:
         return f"The base URL is longer than {MAX_URL} characters."
-    host = _host_of(url) if form.matches(url) else None
-    if host is None:
+    hosts = [_host_of(each) for each in form.each(url)] if form.matches(url) else []
+    if not hosts or None in hosts:
         # Not repeated where it may hold a password: a URL is shown to whoever may read, and appears in logs.
         shown = "A URL with a user or password" if "@" in url else repr(url)
         return f"{shown} is not a base URL, such as {form.example}." + (f" {form.words}" if form.words else "")
     named = tuple(private)
-    addresses = _addresses_of(host)
-    reasons = [refusal(address, named) for address in addresses]
-    if reasons and all(reasons):
-        return (
-            f"{host} {reasons[0]}; a destination is on the public internet, unless its network is in {SETTING}, "
-            "which the operator sets."
-        )
+    for host in filter(None, hosts):
+        reasons = [refusal(address, named) for address in _addresses_of(host)]
+        if reasons and all(reasons):
+            return (
+                f"{host} {reasons[0]}; a destination is on the public internet, unless its network is in {SETTING}, "
+                "which the operator sets."
+            )
     if url.startswith("http://"):
+        addresses = _addresses_of(hosts[0] or "")
         inside = any(is_named(address, named) for address in addresses) if addresses else bool(named)
         if not inside:
             return (
