@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from app.destinations.adapters import OAUTH, Kind, load
-from app.destinations.base_urls import OBJECT_STORE, POSTGRESQL
+from app.destinations.base_urls import KAFKA, OBJECT_STORE, POSTGRESQL
 from app.destinations.http_options import HttpOptions
 from app.destinations.options import MatchingOptions, MatchOn, Name, Names, Options, OptionsError, convert, of_type
 from app.destinations.presets import resolve_preset
@@ -116,8 +116,7 @@ class PostgresOptions(Options, frozen=True, kw_only=True):
         super().__post_init__()
         if len(set(self.taken())) < len(self.taken()):
             raise ValueError("key_column, attributes_column, version_column and deleted_column must differ")
-        if self.ssl_root_certificate is not None and "-----BEGIN CERTIFICATE-----" not in self.ssl_root_certificate:
-            raise ValueError("ssl_root_certificate is the text of a PEM file, with -----BEGIN CERTIFICATE-----")
+        check_certificates(self.ssl_root_certificate)
 
     def fields_of(self, type: str) -> dict[str, str | None]:
         return of_type(self.columns, type) | super().fields_of(type)
@@ -155,6 +154,58 @@ class ObjectOptions(Options, frozen=True, kw_only=True):
 
     def taken(self) -> list[str]:
         return ["id", "version", "type", "deleted", "attributes"]
+
+
+class KafkaOptions(Options, frozen=True, kw_only=True):
+    KIND = "kafka"
+
+    batch_size: Annotated[int, Meta(ge=1, le=1_000)] | None = None
+    topic: Annotated[str, Meta(pattern=r"^([A-Za-z0-9._-]|\{type\})+\Z", max_length=249)] = "{type}"
+    """topic; `{type}` is replaced with the name of the type; one without `{type}` is for contacts alone, unless the
+    destination lists another type as its only one"""
+    deleted: Literal["tombstone", "message"] = "tombstone"
+    """what a removed record becomes: a message without a value, as compacted topics have it, or one whose document says
+    `"deleted": true`"""
+    shared: bool = False
+    """whether others write to the topic under the same keys: then nobody knows who made a record, and the undo of a
+    creation leaves it there"""
+    headers: Annotated[dict[Name, Annotated[str, Meta(max_length=1_000)]], Meta(max_length=20)] = msgspec.field(
+        default_factory=dict
+    )
+    """headers of every message beside ours: name → text"""
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
+    """how batches are compressed"""
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """how user and password are shown, with credentials of the type `basic`; with `none` there is no SASL"""
+    tls: bool = True
+    """whether connections are encrypted, and every broker's certificate verified for its host name; false: only in the
+    networks of TRANCHE_DESTINATION_PRIVATE"""
+    ssl_root_certificate: Annotated[str, Meta(max_length=100_000)] | None = None
+    """certificates (PEM) that those of the brokers are verified against; null: those of the system"""
+    repeatable: bool = True
+    """a call whose answer was lost is made again: its messages may then be there twice, with the same key, version and
+    event id; false: an operator decides"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if taken := KAFKA_HEADERS.intersection(self.headers):
+            raise ValueError(f"headers: every message has {min(taken)!r} from us; choose another name")
+        if self.verify_every is not None:
+            raise ValueError("verify_every: a topic cannot be asked what it holds")
+        check_certificates(self.ssl_root_certificate)
+
+    def taken(self) -> list[str]:
+        return ["id", "type", "version", "deleted", "attributes"]
+
+
+KAFKA_HEADERS: Final = frozenset({"type", "version", "x-event-id", "x-request-id", "traceparent", "tracestate"})
+"""Headers that every message has from us."""
+
+
+def check_certificates(pem: str | None) -> None:
+    """Raises `ValueError`: it is no text of a PEM file."""
+    if pem is not None and "-----BEGIN CERTIFICATE-----" not in pem:
+        raise ValueError("ssl_root_certificate is the text of a PEM file, with -----BEGIN CERTIFICATE-----")
 
 
 LOOKED_FOR_BY_READ: Final = "records are looked for by read_path, which is not given; give it as well."
@@ -203,6 +254,15 @@ _OWN_KINDS: Final[dict[str, Kind]] = {
         url=OBJECT_STORE,
         credentials=("basic",),
     ),
+    "kafka": Kind(
+        KafkaOptions,
+        500,
+        "a topic of your own in Kafka, one message for each change of a record",
+        takes_any=True,
+        reads_back=False,
+        url=KAFKA,
+        credentials=("basic", "none"),
+    ),
 }
 """The one registration of a kind; `jobs/crm/<kind>/adapter.py` has its adapter."""
 INSTALLED: Final = load(_OWN_KINDS)
@@ -229,8 +289,8 @@ def reach_of(resource: Resource) -> Reach:
 
 
 def paths_of_one_type(options: Mapping[str, Any]) -> dict[str, str]:
-    """The paths and tables among options that do not contain the name of a type."""
-    found = {name: options.get(name) for name in ("path", "read_path", "archive_path", "table")}
+    """The paths, tables and topics among options that do not contain the name of a type."""
+    found = {name: options.get(name) for name in ("path", "read_path", "archive_path", "table", "topic")}
     for name in ("update", "delete", "read"):
         called = options.get(name)
         found[name] = called.get("path") if isinstance(called, Mapping) else None

@@ -183,7 +183,7 @@ async def _send_canary(crm: Crm, record: SentRecord, headers: Headers, steps: li
         detail = _SEEN[seen] if seen is not None else back.detail or "The answer does not mention it."
         steps.append(step("read back", seen is Seen.MATCHES, detail, back))
     else:
-        words = "It cannot be read back, so the answer to the write is all there is to go by (option read_path)."
+        words = "It cannot be read back, so the answer to the write is all there is to go by (http: option read_path)."
         steps.append(Step(name="read back", ok=None, detail=words))
     await _archive(crm, key, remote_id, headers, steps)
 

@@ -17,6 +17,8 @@ from jobs.crm.authorization import FixedAuthorizer
 from jobs.crm.port import Crm, Headers, SentRecord, Timeouts
 from jobs.outbound.ssrf import DestinationSessions
 from tests.conftest import LOOPBACK
+from tests.contract.kafka import OPTIONS as KAFKA_OPTIONS
+from tests.contract.kafka import USER, KafkaCase, ReadByConsumer, open_kafka
 from tests.contract.object_store import FoldedStore, ObjectCase, open_object_store
 from tests.contract.postgres import OPTIONS as POSTGRES_OPTIONS
 from tests.contract.postgres import PostgresCase, open_postgres
@@ -79,8 +81,8 @@ class Sandbox:
 
 
 WITH_STAND_IN = sorted(ADAPTERS.keys() & KINDS.keys())
-"""Kinds whose other side is a stand-in of ours; PostgreSQL is itself, and Moto is others' S3."""
-UNREAD = ("object",)
+"""Kinds whose other side is a stand-in of ours; PostgreSQL is itself, Moto is others' S3, brokers are librdkafka's."""
+UNREAD = ("kafka", "object")
 """Kinds that cannot be read back: what has arrived there, a test sees for itself."""
 
 
@@ -116,7 +118,11 @@ async def script() -> AsyncIterator[Script]:
 @pytest.fixture
 async def sandbox(
     kind: str, session: aiohttp.ClientSession, postgres_engines: Engines | None
-) -> AsyncIterator[Sandbox | PostgresCase | ObjectCase]:
+) -> AsyncIterator[Sandbox | PostgresCase | KafkaCase | ObjectCase]:
+    if kind == "kafka":
+        async with open_kafka(TOKEN) as kafka:
+            yield kafka
+        return
     if postgres_engines is not None:
         async with open_postgres(postgres_engines, TOKEN) as case:
             yield case
@@ -134,6 +140,8 @@ def connect(sandbox: Sandbox, session: aiohttp.ClientSession, guarded: aiohttp.C
     """An adapter for the sandbox; any argument of the factory can be given instead."""
     if isinstance(sandbox, PostgresCase):
         return connect_postgres(sandbox, guarded)
+    if isinstance(sandbox, KafkaCase):
+        return connect_kafka(sandbox, guarded)
     if isinstance(sandbox, ObjectCase):
         return connect_object_store(sandbox, session)
 
@@ -164,6 +172,21 @@ def connect_postgres(case: PostgresCase, session: aiohttp.ClientSession) -> Conn
             "timeouts": Timeouts(connect=1.0, total=2.0),
         }
         return ADAPTERS["postgres"](**{**arguments, **changes})
+
+    return connect
+
+
+def connect_kafka(case: KafkaCase, session: aiohttp.ClientSession) -> Connect:
+    def connect(**changes: Any) -> Crm:
+        arguments: dict[str, Any] = {
+            "session": session,
+            "resource": CONTACTS,
+            "base_url": case.url,
+            "authorizer": FixedAuthorizer(BasicCredentials(username=USER, password=changes.pop("token", TOKEN))),
+            "options": {**KAFKA_OPTIONS, **changes.pop("options", {})},
+            "timeouts": Timeouts(connect=1.0, total=2.0),
+        }
+        return ReadByConsumer(case, **{**arguments, **changes})
 
     return connect
 

@@ -72,6 +72,10 @@ async def test_a_lost_answer_leaves_a_deletion_open_until_it_is_read_back(crm: C
     await sandbox.faults(accept_then_drop={"times": 1})
     reply = await crm.archive(gone, told())
 
+    if sandbox.kind == "kafka":  # a batch has a number, and may be sent until it is answered
+        assert {o.state for o in reply.outcomes} == {OK}
+        assert (await crm.read_back(gone, told())).seen == {"c0": Seen.ABSENT, "c1": Seen.ABSENT}
+        return
     assert {(o.state, o.code) for o in reply.outcomes} == {(UNKNOWN, ErrorCode.OUTCOME_UNKNOWN)}
     assert len([c for c in await sandbox.calls() if c["faults"]]) == 1
     assert [c["faults"] for c in await sandbox.calls()][-1] == ["accept_then_drop"], "it was sent twice"
@@ -114,7 +118,8 @@ async def test_a_refused_connection_was_certainly_not_sent(crm: Crm, sandbox: Sa
     await sandbox.faults(refuse={"seconds": 0.5})
     reply = await crm.archive(gone, told())
 
-    assert {o.state for o in reply.outcomes} == {RETRY}
+    # A batch of Kafka that may have gone out on the connection that was kept is sent until it is answered.
+    assert {o.state for o in reply.outcomes} == {OK if sandbox.kind == "kafka" else RETRY}
 
 
 async def test_an_archived_contact_can_be_sent_anew_as_another_record(crm: Crm, sandbox: Sandbox) -> None:
@@ -125,7 +130,8 @@ async def test_an_archived_contact_can_be_sent_anew_as_another_record(crm: Crm, 
     assert reply.outcomes[0].state == OK
     first, gone, second = await sandbox.effects()
     assert (first["id"], gone["deleted"], second["created"]) == (gone["id"], True, True)
-    assert (second["id"] == first["id"]) is (sandbox.kind in ("postgres", "object")), "only there our key is its own"
+    own = sandbox.kind not in WITH_STAND_IN
+    assert (second["id"] == first["id"]) is own, "only there our key is its own"
 
 
 async def test_nothing_to_archive_makes_no_call(crm: Crm, sandbox: Sandbox) -> None:

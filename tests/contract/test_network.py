@@ -119,7 +119,8 @@ async def test_a_refused_connection_was_certainly_not_sent(crm: Crm, sandbox: Sa
 
 @pytest.mark.parametrize("host", ["http://no-such-host.invalid", "http://127.0.0.1:1", "http://" + "x" * 70 + ".test"])
 async def test_an_address_where_nobody_lives_is_a_retry(connect: Connect, kind: str, host: str) -> None:
-    url = host.replace("http", "postgresql") + "/db" if kind == "postgres" else host
+    own = {"postgres": host.replace("http", "postgresql") + "/db", "kafka": host.replace("http", "kafka")}
+    url = own.get(kind, host)
     reply = await connect(base_url=url).push(contacts(1), told("r"))
     assert every(reply) == RETRY
     assert reply.health == Health.CRM_FAULT
@@ -207,7 +208,8 @@ async def test_a_wrong_token_counts_against_the_connection(connect: Connect, san
 
     assert every(reply) == RETRY
     assert reply.health == Health.CONNECTION_FAULT
-    assert {"postgres": "28P01", "object": "SignatureDoesNotMatch"}.get(sandbox.kind, "401") in reply.detail
+    said = {"postgres": "28P01", "object": "SignatureDoesNotMatch", "kafka": "(58)"}
+    assert said.get(sandbox.kind, "401") in reply.detail
     assert "bad-token" not in reply.detail
     assert await sandbox.effects() == []
 

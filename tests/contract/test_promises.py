@@ -14,6 +14,7 @@ from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Headers, Health, Seen
 from tests.contract.conftest import (
+    KAFKA_OPTIONS,
     POSTGRES_OPTIONS,
     TOKEN,
     UNREAD,
@@ -35,7 +36,7 @@ def test_every_registered_kind_has_an_adapter_and_another_side() -> None:
         module = importlib.import_module(f"jobs.crm.{kind}.adapter")
         assert module.connect is ADAPTERS[kind]
         assert kinds.KINDS[kind].description
-        own = {"postgres": POSTGRES_OPTIONS, "object": {"bucket": "exports"}}
+        own = {"postgres": POSTGRES_OPTIONS, "object": {"bucket": "exports"}, "kafka": KAFKA_OPTIONS}
         kinds.parse(kind, KINDS[kind]().options if kind in KINDS else own[kind])
 
 

@@ -6,19 +6,16 @@ messages, and computes whatever hash a server asks for.
 """
 
 import asyncio
-import base64
 import hashlib
-import hmac
-import secrets
 import stringprep
 import struct
 import unicodedata
 from typing import Any, Final
 
+from jobs.crm.scram import Scram, ScramError
+
 MAX_ANSWER_BYTES: Final = 8_000_000
 """Of one call."""
-MAX_ITERATIONS: Final = 1_000_000
-"""Of the password's hash. PostgreSQL's default is 4,096; two thousand million would take minutes."""
 _VERSION: Final = 196_608
 TLS_REQUEST: Final = struct.pack("!ii", 8, 80_877_103)
 _PASSWORD: Final = b"p"
@@ -67,17 +64,20 @@ class Wire:
         wanted = {"user": user, "database": database, "application_name": "tranche", "client_encoding": "UTF8"}
         pairs = b"".join(_text(part) for pair in wanted.items() for part in pair) + b"\0"
         self._writer.write(struct.pack("!ii", len(pairs) + 8, _VERSION) + pairs)
-        scram = Scram(user, password)
+        scram = Scram(_prepare(password).encode())  # PostgreSQL takes the user of the startup message
         while True:
             kind, body = await self._receive()
             if kind == b"R":
-                self._authenticate(struct.unpack_from("!i", body)[0], body[4:], user, password, scram)
+                try:
+                    self._authenticate(struct.unpack_from("!i", body)[0], body[4:], user, password, scram)
+                except ScramError as error:
+                    raise MalformedError(str(error)) from error
             elif kind == b"Z":
                 return
             elif kind != b"K":
                 raise _odd(kind)
 
-    def _authenticate(self, wanted: int, body: bytes, user: str, password: str, scram: "Scram") -> None:
+    def _authenticate(self, wanted: int, body: bytes, user: str, password: str, scram: Scram) -> None:
         match wanted:
             case 0:
                 return
@@ -176,48 +176,12 @@ class Wire:
 _DONE: Final = frozenset({b"1", b"2", b"n", b"I", b"s"})
 
 
-class Scram:
-    """SCRAM-SHA-256 (RFC 5802, RFC 7677), the client's side, without channel binding."""
-
-    def __init__(self, user: str, password: str) -> None:
-        self._password = _prepare(password).encode()
-        self._nonce = base64.b64encode(secrets.token_bytes(18))
-        self._bare = b"n=,r=" + self._nonce  # PostgreSQL takes the user of the startup message
-        self._signature: bytes | None = None
-
-    def first(self) -> bytes:
-        return b"n,," + self._bare
-
-    def last(self, said: bytes) -> bytes:
-        found = dict(part.split(b"=", 1) for part in said.split(b","))
-        nonce, salt, iterations = found[b"r"], base64.b64decode(found[b"s"]), int(found[b"i"][:12])
-        if not nonce.startswith(self._nonce) or not 0 < iterations <= MAX_ITERATIONS:
-            raise MalformedError("the server asks for too long a computation of the password's hash")
-        salted = hashlib.pbkdf2_hmac("sha256", self._password, salt, iterations)
-        key = _hmac(salted, b"Client Key")
-        final = b"c=biws,r=" + nonce
-        signed = b",".join((self._bare, said, final))
-        proof = bytes(a ^ b for a, b in zip(key, _hmac(hashlib.sha256(key).digest(), signed), strict=True))
-        self._signature = _hmac(_hmac(salted, b"Server Key"), signed)
-        return final + b",p=" + base64.b64encode(proof)
-
-    def verify(self, said: bytes) -> None:
-        """The server knows the password as well."""
-        shown = base64.b64decode(said.partition(b"v=")[2])
-        if self._signature is None or not hmac.compare_digest(shown, self._signature):
-            raise MalformedError("the server does not know the password that it asks for")
-
-
 def _prepare(password: str) -> str:
     """SASLprep (RFC 4013); what it forbids is taken as it is, as libpq does."""
     if password.isascii():
         return password
     mapped = (" " if stringprep.in_table_c12(c) else c for c in password if not stringprep.in_table_b1(c))
     return unicodedata.normalize("NFKC", "".join(mapped))
-
-
-def _hmac(key: bytes, message: bytes) -> bytes:
-    return hmac.digest(key, message, "sha256")
 
 
 def _md5(content: bytes) -> str:

@@ -32,7 +32,7 @@ NOTHING = None
 SHOW = """
 from app.destinations.kinds import KINDS, parse
 from jobs.crm import ADAPTERS
-print(sorted(set(KINDS) - {"hubspot", "salesforce", "http", "postgres", "object"}))
+print(sorted(set(KINDS) - {"hubspot", "salesforce", "http", "postgres", "object", "kafka"}))
 print(ADAPTERS["acme"](options=parse("acme", {"colour": "blue"})), ADAPTERS["http"].__module__)
 """
 

@@ -21,7 +21,11 @@ DOCS = Path(__file__).parents[3] / "docs" / "adapters.md"
 @pytest.mark.parametrize(
     ("kind", "options", "words"),
     [
-        ("fax", {}, "'fax' is not a kind of destination; there are: hubspot, salesforce, http, postgres, object."),
+        (
+            "fax",
+            {},
+            "'fax' is not a kind of destination; there are: hubspot, salesforce, http, postgres, object, kafka.",
+        ),
         ("hubspot", {"batchsize": 5}, "options.batchsize: hubspot has no such option; there are: batch_size, "),
         ("hubspot", {"batch_size": 101}, "options.batch_size: Expected `int` <= 100. (Most records per call.)"),
         ("salesforce", {"batch_size": 201}, "options.batch_size: Expected `int` <= 200."),

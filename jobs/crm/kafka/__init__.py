@@ -1,0 +1,1 @@
+"""A topic of the tenant's own in Kafka."""
