@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Final
 
+import msgspec
 from uuid_utils.compat import uuid7
 
 from app.auth.authorization import ADMIN, READING
@@ -23,6 +24,7 @@ from app.dead_letters.shapes import (
     check_filter,
     describe,
 )
+from app.dead_letters.undo_replay import MOST as MOST_CONFLICTS
 from app.errors import Invalid
 from app.http.cursors import Cursor, Number
 from app.http.operation import Answer, Reply, operation
@@ -31,7 +33,9 @@ from app.http.principal import Principal
 from app.http.request_context import Exchange
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Connection, Database
+from app.resource_types.catalog import Catalog
 from app.settings import Settings
+from app.vocabulary.states import DeadLetterKind
 
 MADE: Final = ("Location", "RetryAfter")
 """Header fields of an answer that made a job."""
@@ -53,7 +57,8 @@ _DEAD_LETTER_ID: Final = number_path("The dead letter.", 4711, below=2**63, miss
 async def list_dead_letters(query: DeadLetterQuery, principal: Principal, connection: Connection) -> DeadLetterList:
     """Dead letters, newest first.
 
-    The open ones, unless `resolution` says otherwise.
+    The open ones, unless `resolution` says otherwise. The kind `delivery` is an item that is no longer tried at a
+    destination, the kind `undo` a record that an undo left as it is, because somebody changed it since.
     """
     found, position = await views.list_dead_letters(
         connection,
@@ -77,7 +82,7 @@ async def list_dead_letters(query: DeadLetterQuery, principal: Principal, connec
 async def cluster_dead_letters(query: Filter, principal: Principal, connection: Connection) -> ClusterList:
     """Open dead letters by destination and code.
 
-    The most frequent reason first, each with sample ids.
+    Those of undos have no destination. The most frequent reason first, each with sample ids.
     """
     found = await views.list_clusters(connection, principal.tenant_id, check_filter(query))
     return ClusterList(found, sum(cluster.count for cluster in found))
@@ -87,13 +92,13 @@ async def cluster_dead_letters(query: Filter, principal: Principal, connection: 
     "GET", "/v1/dead-letters/{dead_letter_id}", tag="dead letters", access=READING, answers=Answer("The dead letter.")
 )
 async def read_dead_letter(
-    dead_letter_id: Annotated[int, _DEAD_LETTER_ID], principal: Principal, connection: Connection
+    dead_letter_id: Annotated[int, _DEAD_LETTER_ID], principal: Principal, catalog: Catalog, connection: Connection
 ) -> views.DeadLetterDetail:
     """One dead letter with everything needed to decide.
 
     Its reason, the calls with times and answers, the payload of a replay, its history, and the possible resolutions.
     """
-    return await views.read_dead_letter(connection, principal.tenant_id, dead_letter_id)
+    return await views.read_dead_letter(connection, principal.tenant_id, dead_letter_id, catalog)
 
 
 def _describe_replay(settings: Settings) -> str:
@@ -101,7 +106,11 @@ def _describe_replay(settings: Settings) -> str:
         "By id, by a filter, or all of them. The records are sent in their current version, once for each "
         f"destination, {settings.replay_rate:g} items per second there unless `rate` says otherwise. A dead letter is "
         "claimed once, however often it is requested; if it fails again there is a new dead letter in the same chain. "
-        f"One job claims {MOST_TAKEN} dead letters at most; `remaining` is the number left."
+        f"One job claims {MOST_TAKEN} dead letters at most; `remaining` is the number left.\n\n"
+        "Dead letters of the kind `undo` are replayed by id, or with `kind` in the filter. A job restores the records "
+        "after all, as long as each is at the version that its dead letter names in `changed_by`. A record that was "
+        "changed again is left as it is, and a new dead letter of the same chain names that change. "
+        f"A job takes at most {MOST_CONFLICTS} of them, all of one undone job."
     )
 
 
@@ -129,6 +138,7 @@ async def replay_dead_letters(
     exchange: Exchange,
     settings: Settings,
     database: Database,
+    catalog: Catalog,
     notifier: Notifier,
 ) -> Reply[Any]:
     """Replay dead letters."""
@@ -136,7 +146,7 @@ async def replay_dead_letters(
     if body.preview:
         return Reply(await service.preview(database, principal.tenant_id, wanted))
     taken = await service.replay(
-        database, actor_of(principal, exchange), wanted, settings, rate=body.rate, new_id=uuid7
+        database, actor_of(principal, exchange), wanted, settings, rate=body.rate, catalog=catalog, new_id=uuid7
     )
     if isinstance(taken, NothingTaken):
         return Reply(taken)
@@ -204,4 +214,5 @@ def _select(asked: Choice) -> Wanted:
     wanted = check_filter(asked.filter or Filter())
     if wanted == Filter() and not asked.all:
         raise Invalid('Send ids, a filter with a condition, or "all": true for every open dead letter.')
-    return wanted
+    # Whoever sends everything again does not mean to overwrite what others have changed.
+    return msgspec.structs.replace(wanted, kind=wanted.kind or DeadLetterKind.DELIVERY)

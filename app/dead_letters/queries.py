@@ -8,15 +8,18 @@ from typing import Any, Final, Literal
 import msgspec
 
 from app.kit.postgres.database import Connection
-from app.kit.postgres.query import Query, query
+from app.kit.postgres.query import Json, Query, query
 from app.resources.types import BY_ID
+from app.undo.conflicts import Conflict
 from app.vocabulary.outcomes_wire import as_json
-from app.vocabulary.states import ErrorCode
+from app.vocabulary.states import DeadLetterKind, ErrorCode
 
 LOOK: Final = 5_000
 """Dead letters that are read for one page."""
 NEWEST: Final = 2**63 - 1
 """No dead letter has a higher id."""
+Places = Sequence[int | None]
+"""Destinations whose dead letters are meant; `None`: those of undos."""
 
 
 class DestinationRow(msgspec.Struct, frozen=True):
@@ -27,7 +30,8 @@ class DestinationRow(msgspec.Struct, frozen=True):
 
 class DeadLetterRow(msgspec.Struct, frozen=True):
     dead_letter_id: int
-    destination_id: int
+    destination_id: int | None
+    """`None`: of an undo."""
     type_id: int
     record_id: str
     version: int
@@ -46,9 +50,15 @@ class DeadLetterRow(msgspec.Struct, frozen=True):
     resolved_by: str | None
     note: str | None
     replay_job_id: uuid.UUID | None
-    delivery_id: int
+    delivery_id: int | None
+    conflict: Json[Conflict] | None
+    """Of an undo."""
     declared_type: str | None
     """The name of the type, if the tenant has declared it."""
+
+    @property
+    def kind(self) -> DeadLetterKind:
+        return DeadLetterKind.UNDO if self.destination_id is None else DeadLetterKind.DELIVERY
 
     @property
     def type(self) -> str:
@@ -61,9 +71,9 @@ class DeadLetterRow(msgspec.Struct, frozen=True):
 
 
 class ClusterRow(msgspec.Struct, frozen=True):
-    """Open dead letters of one destination with one code."""
+    """Open dead letters of one destination, or of undos (`None`), with one code."""
 
-    destination_id: int
+    destination_id: int | None
     error_code: ErrorCode
     count: int
     failed: int
@@ -77,6 +87,8 @@ class ClusterRow(msgspec.Struct, frozen=True):
 class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which open dead letters; conditions that are left out match all."""
 
+    kind: DeadLetterKind | None = None
+    """Only of deliveries, or of undos. A replay or drop that leaves it out is about deliveries alone."""
     destination: str | None = None
     """Only at this destination."""
     error_code: ErrorCode | None = None
@@ -156,14 +168,14 @@ read_destinations = Query[[int], list[DestinationRow]]("dead_letter_destinations
 
 @query("choose_dead_letters")
 async def choose(
-    connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Sequence[int], limit: int
+    connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Places, limit: int
 ) -> list[int]:
     """Ids of open dead letters, record by record."""
 
 
 @query("dead_letter_clusters")
 async def read_clusters(
-    connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Sequence[int]
+    connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Places
 ) -> list[ClusterRow]:
     """The most frequent first."""
 
@@ -173,7 +185,7 @@ async def _list_dead_letters(
     connection: Connection,
     tenant_id: int,
     wanted: Filter,
-    destination_ids: Sequence[int],
+    destination_ids: Places,
     resolution: str,
     before: int,
     most_looked: int,
@@ -185,7 +197,7 @@ async def list_dead_letters(
     connection: Connection,
     tenant_id: int,
     wanted: Filter,
-    destination_ids: Sequence[int],
+    destination_ids: Places,
     *,
     resolution: str,
     before: int,
@@ -207,7 +219,7 @@ read_dead_letters = Query[[int, Sequence[int]], list[DeadLetterRow]]("read_dead_
 """(tenant_id, ids) Those that there are."""
 read_chain = Query[[int, int], list[DeadLetterRow]]("read_chain")
 """(tenant_id, first) The dead letter `first` and those that replays added, oldest first; of many the last hundred."""
-_read_calls = Query[[int, int, int], list[Call]]("read_calls")
+_read_calls = Query[[int, int | None, int], list[Call]]("read_calls")
 
 
 async def read_calls(connection: Connection, dead_letter: DeadLetterRow, tenant_id: int) -> list[Call]:
@@ -301,6 +313,7 @@ async def settle_syncs(
     """The destinations hold these versions, so earlier dead letters of the records are resolved as well."""
     newest: dict[tuple[int, int, str], int] = {}
     for dead_letter in dead_letters:
+        assert dead_letter.destination_id is not None, "only deliveries are in doubt"
         place = (dead_letter.destination_id, *dead_letter.record)
         newest[place] = max(newest.get(place, 0), dead_letter.version)
     places = (

@@ -13,7 +13,7 @@ ORDER BY d.name, d.destination_id;
 -- part: dead_letter_columns
 l.dead_letter_id, l.destination_id, l.type_id, l.record_id, l.version, l.state, l.error_code, l.error_detail, l.attempts,
     l.job_id, l.root_job_id, l.item_index, l.request_id, l.created_at, l.chain_id, l.resolution, l.resolved_at,
-    l.resolved_by, l.note, l.replay_job_id, l.delivery_id,
+    l.resolved_by, l.note, l.replay_job_id, l.delivery_id, l.conflict,
     (SELECT t.name FROM resource_types t WHERE t.tenant_id = :tenant_id AND t.type_id = l.type_id) AS declared_type
 
 -- part: job_and_retries
@@ -23,13 +23,18 @@ SELECT j.job_id FROM jobs j WHERE j.tenant_id = :tenant_id AND j.root_job_id = :
 
 -- part: chosen_dead_letters
 -- The open dead letters that are meant: of a job (those that it began, and those that it and its retries ran into) or,
--- without one, of all; by destination, code, state, record and time (NULL: any).
+-- without one, of all; by destination (NULL among them: of undos), code, state, record and time (NULL: any).
 SELECT c.dead_letter_id, c.destination_id, c.type_id, c.record_id, c.error_code, c.state, c.created_at
 FROM (
     SELECT l.dead_letter_id, l.destination_id, l.type_id, l.record_id, l.error_code, l.state, l.created_at
     FROM dead_letters l
     WHERE :job_id::uuid IS NULL AND l.tenant_id = :tenant_id AND l.destination_id = ANY (:destination_ids::int[])
         AND l.resolution IS NULL
+    UNION ALL
+    SELECT l.dead_letter_id, l.destination_id, l.type_id, l.record_id, l.error_code, l.state, l.created_at
+    FROM dead_letters l
+    WHERE :job_id IS NULL AND array_position(:destination_ids, NULL::int) IS NOT NULL
+        AND l.tenant_id = :tenant_id AND l.destination_id IS NULL AND l.resolution IS NULL
     UNION ALL
     SELECT l.dead_letter_id, l.destination_id, l.type_id, l.record_id, l.error_code, l.state, l.created_at
     FROM dead_letters l
@@ -42,8 +47,16 @@ FROM (
     JOIN deliveries d ON d.tenant_id = :tenant_id AND d.job_id = f.job_id AND d.failures <> '{}'
     JOIN dead_letters l ON l.tenant_id = :tenant_id AND l.delivery_id = d.delivery_id
     WHERE :job_id IS NOT NULL AND l.root_job_id <> :job_id AND l.resolution IS NULL
+    UNION ALL
+    SELECT l.dead_letter_id, l.destination_id, l.type_id, l.record_id, l.error_code, l.state, l.created_at
+    FROM dead_letters l
+    WHERE :job_id IS NOT NULL AND l.tenant_id = :tenant_id AND l.destination_id IS NULL AND l.job_id = :job_id
+        AND l.root_job_id <> :job_id AND l.resolution IS NULL
 ) c
-WHERE c.destination_id = ANY (:destination_ids::int[])
+WHERE (
+        c.destination_id = ANY (:destination_ids)
+        OR c.destination_id IS NULL AND array_position(:destination_ids, NULL::int) IS NOT NULL
+    )
     AND (c.error_code = :error_code::text) IS NOT FALSE
     AND (c.state = :state::text) IS NOT FALSE
     AND (c.record_id = :record_id::text) IS NOT FALSE
@@ -122,6 +135,10 @@ WITH looked AS MATERIALIZED (
             JOIN deliveries d ON d.tenant_id = :tenant_id AND d.job_id = f.job_id AND d.failures <> '{}'
             JOIN dead_letters x ON x.tenant_id = :tenant_id AND x.delivery_id = d.delivery_id
             WHERE :job_id IS NOT NULL AND x.dead_letter_id < :before
+            UNION
+            SELECT x.dead_letter_id FROM dead_letters x
+            WHERE :job_id IS NOT NULL AND x.tenant_id = :tenant_id AND x.destination_id IS NULL AND x.job_id = :job_id
+                AND x.dead_letter_id < :before
             ORDER BY 1 DESC
             LIMIT :most_looked
         ) k
@@ -132,7 +149,10 @@ SELECT
     (SELECT min(m.dead_letter_id) FROM looked m) AS low, (SELECT count(*) FROM looked m) AS looked,
     {{dead_letter_columns}}
 FROM (SELECT 1) one
-LEFT JOIN looked l ON l.destination_id = ANY (:destination_ids::int[])
+LEFT JOIN looked l ON (
+        l.destination_id = ANY (:destination_ids::int[])
+        OR l.destination_id IS NULL AND array_position(:destination_ids, NULL::int) IS NOT NULL
+    )
     AND (l.error_code = :error_code::text) IS NOT FALSE
     AND (l.state = :state::text) IS NOT FALSE
     AND (l.record_id = :record_id) IS NOT FALSE

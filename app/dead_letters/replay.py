@@ -15,6 +15,7 @@ from app.kit.compression import pack
 from app.kit.postgres.database import Connection
 from app.settings import Settings
 from app.tracing import context
+from app.undo.conflict_queries import read_heads
 from app.vocabulary import outcomes_wire
 from app.vocabulary.outcomes_wire import ItemOutcome
 from app.vocabulary.states import EffectState, ItemStatus, JobKind, JobState, Resolution, Result
@@ -70,6 +71,7 @@ async def send_again(
     # another, so that deliveries do not overlap.
     newest: dict[tuple[int, int], dict[tuple[int, str], DeadLetterRow]] = {}
     for dead_letter in locked:
+        assert dead_letter.destination_id is not None, "an undo's dead letters are replayed otherwise"
         at = newest.setdefault((dead_letter.destination_id, dead_letter.type_id), {})
         if dead_letter.record not in at or at[dead_letter.record].version <= dead_letter.version:
             at[dead_letter.record] = dead_letter
@@ -145,6 +147,9 @@ async def resolve(
         connection, actor.tenant_id, ids, resolution=resolution, actor=actor.key_id, note=note, job_id=job_id
     )
     touched = {x.root_job_id for x in locked} | {x.job_id for x in locked}
+    # An undo shows what has become of the records that it left, however often they were replayed.
+    chains = [x.chain_id for x in locked if x.destination_id is None and x.chain_id is not None]
+    touched |= await read_heads(connection, actor.tenant_id, chains)
     await rows.touch_roots(connection, actor.tenant_id, sorted(touched))
 
 

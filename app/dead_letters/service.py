@@ -23,12 +23,23 @@ from app.dead_letters.queries import DeadLetterRow, Filter, JobRow
 from app.dead_letters.replay import NothingTaken, Taken, resolve, send_again
 from app.dead_letters.selection import MOST, Actor, Selection, Skipped, Wanted, cluster, select, show
 from app.dead_letters.shapes import PreviewAnswer
+from app.dead_letters.undo_replay import MOST as MOST_CONFLICTS
+from app.dead_letters.undo_replay import restore_again
 from app.errors import Conflict, Invalid, JobNotRetryable, NotFound, NothingToRetry, Overloaded
 from app.kit.postgres.database import Connection, Database
 from app.kit.postgres.transactions import COLLIDED, retried
+from app.resource_types.catalog import Catalog
 from app.settings import Settings
 from app.undo import queries
-from app.vocabulary.states import UNDECIDED_JOB_STATES, EffectState, ErrorCode, JobKind, JobState, Resolution
+from app.vocabulary.states import (
+    UNDECIDED_JOB_STATES,
+    DeadLetterKind,
+    EffectState,
+    ErrorCode,
+    JobKind,
+    JobState,
+    Resolution,
+)
 
 T = TypeVar("T")
 
@@ -126,7 +137,7 @@ async def _find_running_retry(
     """Raises `NothingToRetry`: no attempt is under way either."""
     found = await rows.find_running_retry(connection, tenant_id, root, destination_ids)
     if found is None:
-        names = ", ".join(sorted({s.destination for s in skipped}))
+        names = ", ".join(sorted({s.destination or "" for s in skipped}))
         why = f"The failed items of this job were for removed destinations ({names}); nothing can be sent there."
         raise NothingToRetry(why if names else "")
     return Taken(
@@ -149,24 +160,40 @@ async def replay(
     settings: Settings,
     *,
     rate: float | None,
+    catalog: Catalog,
     new_id: Callable[[], uuid.UUID],
 ) -> Taken | NothingTaken:
-    """Send the items of these dead letters again. Dead letters that are claimed already are left alone.
-    Raises `NotFound`: a dead letter, destination or job that is named does not exist."""
+    """Send the items of these dead letters again, or restore their records. Those claimed already are left alone.
+
+    Raises:
+        NotFound: a dead letter, destination or job that is named does not exist.
+        Invalid: the dead letters that are named are of deliveries and of undos.
+    """
 
     async def work(connection: Connection) -> Taken | NothingTaken:
         tenant_id = actor.tenant_id
         selection = await select(connection, tenant_id)
         locked, skipped, left = await selection.lock(wanted, replaying=True)
-        pace = rate or settings.replay_rate
-        found = await send_again(connection, actor, JobKind.REPLAY, None, locked, selection, settings, pace, new_id)
+        if {x.kind for x in locked} == {*DeadLetterKind}:
+            raise Invalid("These dead letters are of deliveries and of undos: replay them in two requests.")
+        undone = bool(locked) and locked[0].kind is DeadLetterKind.UNDO
+        if undone:
+            found, locked, more = await restore_again(connection, actor, locked, selection, catalog, settings, new_id)
+            skipped = skipped + more
+        else:
+            pace = rate or settings.replay_rate
+            found = await send_again(connection, actor, JobKind.REPLAY, None, locked, selection, settings, pace, new_id)
         known = await rows.read_dead_letters(connection, tenant_id, () if isinstance(wanted, Filter) else wanted)
         earlier = {x.replay_job_id for x in known if x.replay_job_id is not None}
         if found is None:
             return NothingTaken(skipped=skipped, jobs=sorted(earlier))
         await _note(connection, actor, "dead_letters.replay", wanted, locked, selection, {"job_id": found.job_id})
         jobs = [*sorted(earlier - {found.job_id}), found.job_id]
-        remaining = await selection.count(wanted, left)
+        if undone:
+            still_open = sum(x.resolution is None for x in known) or await selection.count(wanted, [None])
+            remaining = max(0, still_open - sum(one.count for one in more))
+        else:
+            remaining = await selection.count(wanted, left)
         return msgspec.structs.replace(found, skipped=skipped, jobs=jobs, remaining=remaining)
 
     return await _decide(database, work)
@@ -226,8 +253,10 @@ async def preview(database: Database, tenant_id: int, wanted: Wanted) -> Preview
             meant = await selection.find_meant(wanted)
             found = await selection.clusters(wanted, selection.present(meant))
             skipped = await selection.count_removed(wanted, meant)
-    clusters = [views.describe_cluster(row, selection.name(row.destination_id)) for row in found]
-    return PreviewAnswer(sum(cluster.count for cluster in clusters), MOST, clusters, skipped)
+    clusters = [views.describe_cluster(row, selection.name_place(row.destination_id)) for row in found]
+    undone = any(row.destination_id is None for row in found)
+    most = MOST_CONFLICTS if undone else MOST
+    return PreviewAnswer(sum(cluster.count for cluster in clusters), most, clusters, skipped)
 
 
 async def _note(
@@ -239,15 +268,18 @@ async def _note(
     selection: Selection,
     detail: dict[str, object],
 ) -> None:
-    """Writes the audit log: a row for each dead letter that was named, otherwise one for each destination."""
+    """Writes the audit log: a row for each dead letter that was named, otherwise one for each destination or undo."""
     if not isinstance(wanted, Filter):
         subjects = {f"dead_letter:{x.dead_letter_id}": detail for x in locked}
     else:
-        counts = Counter(selection.name(x.destination_id) for x in locked)
+        counts = Counter(
+            f"job:{x.job_id}" if x.destination_id is None else f"destination:{selection.name(x.destination_id)}"
+            for x in locked
+        )
         asked = {k: v for k, v in msgspec.to_builtins(wanted).items() if v is not None}
-        subjects = {
-            f"destination:{name}": detail | {"count": count, "filter": asked} for name, count in sorted(counts.items())
-        }
+        if wanted.kind is DeadLetterKind.DELIVERY:
+            del asked["kind"]
+        subjects = {subject: detail | {"count": count, "filter": asked} for subject, count in sorted(counts.items())}
     if subjects:
         await rows.note_decision(connection, actor.tenant_id, actor=actor.key_id, action=action, subjects=subjects)
 

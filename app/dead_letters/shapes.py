@@ -28,11 +28,11 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ids: Annotated[list[DeadLetterId], msgspec.Meta(min_length=1, max_length=MOST_IDS)] | None = None
     filter: Filter | None = None
     all: bool = False
-    """Every open dead letter: instead of a condition."""
+    """Every open dead letter of deliveries: instead of a condition."""
 
 
 class ReplayRequest(Choice, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Dead letters to be sent again."""
+    """Dead letters to be sent again, or whose records are to be restored after all."""
 
     preview: bool = False
     """Show what would be claimed, and change nothing."""
@@ -41,7 +41,7 @@ class ReplayRequest(Choice, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class DropRequest(Choice, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Dead letters that are not worth sending."""
+    """Dead letters that are not worth sending, or whose records stay as they are."""
 
     reason: Reason
 
@@ -109,7 +109,7 @@ class AttemptAnswer(msgspec.Struct, kw_only=True):
 
 
 class ReplayAnswer(AttemptAnswer, kw_only=True):
-    """The job that sends the dead letters again."""
+    """The job that sends the dead letters again, or restores their records (of the kind `undo`)."""
 
     jobs: list[uuid.UUID]
     """Jobs that have dead letters of this selection, also earlier ones."""

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from app.dead_letters import queries as rows
 from app.dead_letters.queries import Call, ClusterRow, DeadLetterRow, Filter
@@ -14,9 +15,13 @@ from app.history import queries as history
 from app.history.versions import StoredVersion
 from app.kit.postgres.database import Connection
 from app.records import queries
+from app.resource_types.catalog import Catalog
 from app.resources import documents
+from app.resources.declaration import Resource
+from app.undo.conflicts import ChangedBy, Conflict
+from app.undo.restore import as_row
 from app.vocabulary.outcomes_wire import JsonObject
-from app.vocabulary.states import ErrorCode, Resolution
+from app.vocabulary.states import DeadLetterKind, ErrorCode, Resolution
 
 _MOST_STEPS: Final = 1_000
 """Versions that a dead letter is looked for back from the current one."""
@@ -40,20 +45,35 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     replay_job_id: uuid.UUID | None
 
 
-class DeadLetter(Link, frozen=True, kw_only=True):
-    """An item that is no longer tried at one destination."""
+class Undone(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an undo left a record as it is."""
 
-    destination: str
+    job_id: uuid.UUID
+    """The job that was undone."""
+    item_index: int
+    """Of it: the item that changed the record."""
+    changed_by: ChangedBy
+    """Who changed the record since; a replay restores it only as long as this is its version."""
+
+
+class DeadLetter(Link, frozen=True, kw_only=True):
+    """An item that is no longer tried at one destination, or a record that an undo left as it is."""
+
+    kind: DeadLetterKind
+    destination: str | None
+    """null: of an undo."""
     type: str
     """Of the record."""
     record_id: str
     version: int
-    """The version that was to be delivered; a replay sends the current one."""
+    """The version that was to be delivered; a replay sends the current one. Of an undo, the one to be taken back."""
     item_index: int
     root_job_id: uuid.UUID
     """The job that it all began with."""
     chain_id: int
     """The first dead letter of this item here; replays that fail again add to its chain."""
+    undone: Undone | None
+    """Of an undo."""
     request_id: str
     url: str
 
@@ -61,7 +81,9 @@ class DeadLetter(Link, frozen=True, kw_only=True):
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """Open dead letters of one destination with one code."""
 
-    destination: str
+    kind: DeadLetterKind
+    destination: str | None
+    """null: of undos."""
     error_code: ErrorCode
     count: int
     failed: int
@@ -91,7 +113,8 @@ class DeadLetterDetail(DeadLetter, frozen=True, kw_only=True):
     """What makes sense now."""
     payload: JsonObject | None
     """The record (id, version, fields and attributes) as a replay would send it now; null: there is none any more, so
-    its deletion would be sent."""
+    its deletion would be sent. Of an undo, what a replay would restore, as an item that can be imported (`deleted`: the
+    record would be removed); null: the record was erased."""
     failed_version: FailedVersion | None
     """The version that the dead letter is about, and the item that made it; null once it is no longer known."""
     headers: dict[str, list[str]]
@@ -122,7 +145,7 @@ async def list_dead_letters(
         before=rows.NEWEST if before is None else before,
         limit=limit,
     )
-    return [DeadLetter(**_describe(row, selection.name(row.destination_id))) for row in found], position
+    return [DeadLetter(**_describe(row, selection.name_place(row.destination_id))) for row in found], position
 
 
 async def list_clusters(connection: Connection, tenant_id: int, wanted: Filter) -> list[Cluster]:
@@ -131,16 +154,19 @@ async def list_clusters(connection: Connection, tenant_id: int, wanted: Filter) 
     selection = await select(connection, tenant_id)
     meant = await selection.find_meant(wanted)
     found = await selection.clusters(wanted, meant)
-    return [describe_cluster(row, selection.name(row.destination_id)) for row in found]
+    return [describe_cluster(row, selection.name_place(row.destination_id)) for row in found]
 
 
-def describe_cluster(row: ClusterRow, destination: str) -> Cluster:
+def describe_cluster(row: ClusterRow, destination: str | None) -> Cluster:
     fields = msgspec.structs.asdict(row)
     del fields["destination_id"]
-    return Cluster(destination=destination, **fields)
+    kind = DeadLetterKind.UNDO if destination is None else DeadLetterKind.DELIVERY
+    return Cluster(kind=kind, destination=destination, **fields)
 
 
-async def read_dead_letter(connection: Connection, tenant_id: int, dead_letter_id: int) -> DeadLetterDetail:
+async def read_dead_letter(
+    connection: Connection, tenant_id: int, dead_letter_id: int, catalog: Catalog
+) -> DeadLetterDetail:
     """One letter, as of one moment. Raises `NotFound`: the tenant has no such dead letter."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         found = await rows.read_dead_letters(connection, tenant_id, [dead_letter_id])
@@ -152,11 +178,12 @@ async def read_dead_letter(connection: Connection, tenant_id: int, dead_letter_i
         version = await _find_version(connection, tenant_id, row.type_id, record, row.version)
         calls = await rows.read_calls(connection, row, tenant_id)
         chain = await rows.read_chain(connection, tenant_id, row.chain_id or row.dead_letter_id)
+        resource = await catalog.by_id(connection, tenant_id, row.type_id)
     events = list(dict.fromkeys(call.event_id for call in calls))
     return DeadLetterDetail(
-        **_describe(row, selection.name(row.destination_id)),
+        **_describe(row, selection.name_place(row.destination_id)),
         choices=_choose(row, removed=selection.is_removed(row.destination_id)),
-        payload=None if record is None or record.deleted else _show_record(record),
+        payload=_show_payload(record) if row.conflict is None else _show_restored(row, row.conflict, resource),
         failed_version=version,
         headers={"X-Request-ID": [row.request_id]} | ({"X-Event-ID": events} if events else {}),
         calls=calls,
@@ -164,10 +191,15 @@ async def read_dead_letter(connection: Connection, tenant_id: int, dead_letter_i
     )
 
 
-def _describe(row: DeadLetterRow, destination: str) -> dict[str, Any]:
-    found = msgspec.structs.asdict(row)
+def _describe(row: DeadLetterRow, destination: str | None) -> dict[str, Any]:
+    found, conflict = msgspec.structs.asdict(row), row.conflict
+    undone = None
+    if conflict is not None:
+        undone = Undone(job_id=conflict.job_id, item_index=conflict.item_index, changed_by=conflict.changed_by)
     return {name: found[name] for name in DeadLetter.__struct_fields__ if name in found} | {
         "id": row.dead_letter_id,
+        "kind": row.kind,
+        "undone": undone,
         "type": row.type,
         "destination": destination,
         "detail": row.error_detail,
@@ -206,6 +238,17 @@ async def _find_version(
 def _show_link(row: DeadLetterRow) -> Link:
     fields = _describe(row, "")
     return Link(**{name: fields[name] for name in Link.__struct_fields__})
+
+
+def _show_payload(record: queries.RecordRow | None) -> msgspec.Raw | None:
+    return None if record is None or record.deleted else _show_record(record)
+
+
+def _show_restored(row: DeadLetterRow, conflict: Conflict, resource: Resource) -> msgspec.Raw | None:
+    if conflict.before is UNSET:
+        return None
+    found = as_row(resource, row.record_id, conflict.restored(row.record_id))
+    return msgspec.Raw(msgspec.json.encode(found))
 
 
 def _show_record(record: queries.RecordRow | StoredVersion) -> msgspec.Raw:

@@ -452,6 +452,7 @@ event AS MATERIALIZED (
     SELECT
         gen_random_uuid() AS event_id, 'item.dead' AS type,
         jsonb_build_object(
+            'kind', 'delivery',
             'destination', d.name,
             'job_id', m.job_id,
             'root_job_id', m.root_job_id,

@@ -57,12 +57,15 @@ SELECT EXISTS (
 );
 
 -- name: close_dead_letters
--- Dead letters of these records name nobody, and are not to be sent again.
+-- Dead letters of these records name nobody, and are not to be sent again. What a later undo could not restore is from
+-- before, too.
 UPDATE dead_letters l
 SET
     record_id = '', error_detail = :note, note = :note, resolution = coalesce(l.resolution, 'dropped'),
-    resolved_by = coalesce(l.resolved_by, :actor), resolved_at = least(l.resolved_at, now())
-WHERE l.tenant_id = :tenant_id AND l.type_id = :type_id AND l.record_id = ANY (:ids::text[]) AND l.job_id <= :job_id;
+    resolved_by = coalesce(l.resolved_by, :actor), resolved_at = least(l.resolved_at, now()),
+    conflict = l.conflict - 'before'
+WHERE l.tenant_id = :tenant_id AND l.type_id = :type_id AND l.record_id = ANY (:ids::text[])
+    AND (l.job_id <= :job_id OR (l.conflict #>> '{before,job_id}')::uuid <= :job_id);
 
 -- name: page_of_outcomes
 -- After one chunk, of jobs with records of a type.

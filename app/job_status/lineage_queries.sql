@@ -108,12 +108,12 @@ ORDER BY j.job_id;
 -- name: read_relatives
 -- The jobs that a job takes back, or is taken back by; compensated_by: by what its consistency=all_destinations asks.
 SELECT
-    j.undo_of,
+    coalesce(j.undo_of, j.retakes) AS undo_of,
     (SELECT u.job_id FROM jobs u WHERE u.tenant_id = j.tenant_id AND u.undo_of = j.job_id) AS undone_by,
     (
         SELECT u.job_id FROM jobs u
         WHERE u.tenant_id = j.tenant_id AND u.root_job_id = j.job_id AND u.job_id <> u.root_job_id
-            AND u.kind = 'undo' AND u.undo_of IS NULL
+            AND u.kind = 'undo' AND u.undo_of IS NULL AND u.retakes IS NULL
         ORDER BY u.job_id LIMIT 1
     ) AS compensated_by
 FROM jobs j

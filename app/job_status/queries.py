@@ -163,6 +163,18 @@ async def read_not_restored(connection: Connection, tenant_id: int, job_id: uuid
     return dict(await _read_not_restored(connection, tenant_id, job_id))
 
 
+class LeftAlone(msgspec.Struct, frozen=True):
+    """Records that an undo left as they are, because somebody changed them since."""
+
+    open: int
+    """A dead letter waits for an operator."""
+    restored: int
+    """A replay of the dead letter has restored it."""
+    dropped: int
+    """An operator said that it stays as it is."""
+
+
+read_left_alone = Query[[int, uuid.UUID], LeftAlone]("read_left_alone")
 _read_drift = Query[[int, uuid.UUID], list[tuple[str, int]]]("read_drift")
 
 

@@ -127,6 +127,29 @@ SELECT
 FROM jobs j
 JOIN unnest($1::int[], $2::uuid[]) AS w(tenant_id, job_id) ON j.tenant_id = w.tenant_id AND j.job_id = w.job_id;
 
+-- name: read_left_alone
+-- Of an undo: what has become of the records that it left alone, by how the chains of their dead letters ended.
+WITH chains AS (
+    SELECT DISTINCT coalesce(l.chain_id, l.dead_letter_id) AS chain_id
+    FROM dead_letters l
+    WHERE l.tenant_id = $1 AND l.destination_id IS NULL AND l.job_id = $2
+),
+ends AS (
+    SELECT (
+        SELECT x.resolution FROM dead_letters x
+        WHERE x.tenant_id = $1 AND x.dead_letter_id = coalesce(
+            (SELECT max(m.dead_letter_id) FROM dead_letters m WHERE m.tenant_id = $1 AND m.chain_id = c.chain_id),
+            c.chain_id
+        )
+    ) AS resolution
+    FROM chains c
+)
+SELECT
+    count(*) FILTER (WHERE e.resolution IS NULL)::int AS open,
+    count(*) FILTER (WHERE e.resolution <> 'dropped')::int AS restored,
+    count(*) FILTER (WHERE e.resolution = 'dropped')::int AS dropped
+FROM ends e;
+
 -- name: read_drift
 -- Of a sync that verifies: how many records differ in which way.
 SELECT f.value ->> 'kind' AS kind, count(*)::int AS count

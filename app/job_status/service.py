@@ -16,7 +16,7 @@ from app.errors import NotFound
 from app.job_status import queries
 from app.job_status.attempts import Merged, read_family
 from app.job_status.lineage_queries import Attempt, read_relatives
-from app.job_status.queries import DriftCounts, EffectRow, Effects, Failure, JobRow, SyncAsked, Wanted
+from app.job_status.queries import DriftCounts, EffectRow, Effects, Failure, JobRow, LeftAlone, SyncAsked, Wanted
 from app.kit.postgres.database import Connection
 from app.kit.postgres.transactions import one_moment
 from app.kit.worker_registry import Workers
@@ -95,6 +95,9 @@ class Job(JobSummary, frozen=True, kw_only=True):
     not_restored: dict[str, int] | UnsetType = UNSET
     """Of an undo: by destination, items of which something was left there as it is, because nobody knows what was there
     before; each item names the fields."""
+    left_alone: LeftAlone | UnsetType = UNSET
+    """Of an undo that left records as they are, because somebody changed them since: what has become of them. Each has
+    a dead letter of the kind `undo`."""
     drift: DriftCounts | UnsetType = UNSET
     """Of a sync with the mode `verify`: in what the destination differs; `/items?status=drift` names each."""
     compensated_by: uuid.UUID | None = None
@@ -155,6 +158,7 @@ async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) ->
         relatives = await read_relatives(connection, tenant_id, job_id)
         is_undo = row.kind == JobKind.UNDO
         left = await queries.read_not_restored(connection, tenant_id, job_id) if is_undo else {}
+        alone = await queries.read_left_alone(connection, tenant_id, job_id) if is_undo and row.failed else UNSET
         verifies = row.sync is not None and row.sync.mode == "verify"
         drift = await queries.read_drift(connection, tenant_id, job_id) if verifies else UNSET
     job = Job(
@@ -162,6 +166,7 @@ async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) ->
         failures=_merge_clusters(local) + remote,
         **msgspec.structs.asdict(relatives),
         not_restored=left or UNSET,
+        left_alone=alone,
         drift=drift,
         **again,
     )

@@ -88,7 +88,7 @@ _LABELS: Final[dict[str, tuple[str, ...]]] = {
     "sagas": ("unfinished",),
     "sagas_failed": ("undo", "consistency"),
     "circuits_open": tuple(KINDS),
-    "dead_letters": ("DESTINATION_REJECTED", "OUTCOME_UNKNOWN", "RETRIES_EXHAUSTED"),
+    "dead_letters": ("DESTINATION_REJECTED", "OUTCOME_UNKNOWN", "RETRIES_EXHAUSTED", "VERSION_CONFLICT"),
     "destinations": ("active", "paused", "blocked"),
     "webhook_endpoints": ("active", "disabled"),
     "webhook_messages": ("pending", "failed", "dead"),

@@ -88,7 +88,7 @@ undone AS MATERIALIZED (
     SELECT p.depth, p.job_id, j.taken
     FROM past p
     CROSS JOIN LATERAL (
-        SELECT coalesce(x.undo_of, x.root_job_id) AS taken FROM jobs x
+        SELECT coalesce(x.undo_of, x.retakes, x.root_job_id) AS taken FROM jobs x
         WHERE x.tenant_id = :tenant_id AND x.job_id = p.job_id AND x.kind = 'undo' LIMIT 1
     ) j
 )

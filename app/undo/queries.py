@@ -30,7 +30,8 @@ class Undoable(msgspec.Struct, frozen=True):
 
 
 class NewUndo(msgspec.Struct, frozen=True, kw_only=True):
-    """`undo_of`: `None` where only some items of the root are taken back; `items` then grows."""
+    """`undo_of`: `None` where only some items of a job are taken back: of the root, and `items` then grows; or of
+    `retakes`, by a replay of dead letters."""
 
     tenant_id: int
     job_id: uuid.UUID
@@ -40,6 +41,7 @@ class NewUndo(msgspec.Struct, frozen=True, kw_only=True):
     trace_context: str | None
     key_id: str
     items: int
+    retakes: uuid.UUID | None = None
 
 
 class UndoRow(msgspec.Struct, frozen=True):

@@ -37,20 +37,21 @@ WHERE s.tenant_id = $1 AND s.finished_at IS NOT NULL
 RETURNING 1;
 
 -- name: insert_undo
--- The job that takes something back: of `undo_of`, or of items of its root (NULL). The job that is taken back shows it.
+-- The job that takes something back: of `undo_of`, or of items (NULL) of `retakes` or its root. The job that is taken back
+-- shows it.
 WITH shown AS (
     UPDATE jobs SET revision = revision + 1
-    WHERE tenant_id = :tenant_id AND job_id = coalesce(:undo_of::uuid, :root_job_id::uuid)
+    WHERE tenant_id = :tenant_id AND job_id = coalesce(:undo_of::uuid, :retakes::uuid, :root_job_id::uuid)
 )
 INSERT INTO jobs (
     tenant_id, job_id, kind, type, state, root_job_id, request_id, trace_context, key_id, undo_of, total, succeeded, failed,
-    retry, items
+    retry, items, retakes
 )
 SELECT
     :tenant_id, :job_id, 'undo', j.type, 'queued', :root_job_id, :request_id, :trace_context, :key_id, :undo_of, 0, 0, 0,
-    0, :items
+    0, :items, :retakes
 FROM jobs j
-WHERE j.tenant_id = :tenant_id AND j.job_id = coalesce(:undo_of::uuid, :root_job_id::uuid);
+WHERE j.tenant_id = :tenant_id AND j.job_id = coalesce(:undo_of::uuid, :retakes::uuid, :root_job_id::uuid);
 
 -- name: grow_undo
 -- So many items more were found to be taken back.
@@ -93,7 +94,7 @@ WITH RECURSIVE back AS (
     FROM back b
     {{version_at b}} v
     CROSS JOIN LATERAL (
-        SELECT x.kind, coalesce(x.undo_of, x.root_job_id) AS taken FROM jobs x
+        SELECT x.kind, coalesce(x.undo_of, x.retakes, x.root_job_id) AS taken FROM jobs x
         WHERE x.tenant_id = :tenant_id AND x.job_id = b.job_id LIMIT 1
     ) j
     WHERE (b.seek IS NOT NULL OR j.kind = 'undo') AND v.prev_job_id IS NOT NULL

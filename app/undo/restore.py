@@ -6,24 +6,29 @@ get the records in their version at that time. Every exit of an item:
 - restored   the version is still the item's own, or is so again because what came after was undone → the one before
              becomes a new version, or the record a tombstone
 - unchanged  an earlier undo has taken the item back already
-- conflict   somebody changed the record since: it is left as it is, and the item says by whom
+- conflict   somebody changed the record since: it is left as it is, the item says by whom, and a dead letter waits
+             for an operator (`app.undo.conflicts`)
+
+A replay of such dead letters restores records from the version that the dead letter names, too.
 """
 
 import uuid
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import msgspec
 
 from app.destinations.kinds import reach_of
-from app.history.versions import NewVersion, StoredVersion
+from app.history.versions import NewVersion, Place, StoredVersion
 from app.imports import processing_queries
 from app.imports.outbox import book
 from app.kit.postgres.database import Connection
 from app.resources import documents, field_states
 from app.resources.declaration import Resource
-from app.undo import queries
+from app.undo import conflict_queries, conflicts, queries
+from app.undo.conflict_queries import NewConflict
+from app.undo.conflicts import Conflict
 from app.undo.queries import Change, CurrentVersion, Maker
 from app.vocabulary import outcomes_wire
 from app.vocabulary.outcomes_wire import FieldError, ItemOutcome
@@ -56,29 +61,46 @@ class Restored(msgspec.Struct, frozen=True):
     """Destinations that were given deliveries."""
 
 
-async def restore(connection: Connection, job: Restoration, changes: Sequence[Change], *, first_index: int) -> Restored:
+class _Earlier(msgspec.Struct, frozen=True):
+    """The state before a change (`None`: there was no record, or a tombstone), and who had made it."""
+
+    stored: StoredVersion | None
+    made_by: Place | None
+
+
+async def restore(
+    connection: Connection,
+    job: Restoration,
+    changes: Sequence[Change],
+    *,
+    first_index: int,
+    accepted: Sequence[Conflict] | None = None,
+) -> Restored:
     """Take these changes back; they become the items of `job` from `first_index` on.
+
+    `accepted`: of a replay, what the dead letter of each change says; the caller holds and resolves these. A record is
+    also restored from the version that its dead letter names.
 
     Raises:
         SerializationError: one of the records was erased since its change was read.
     """
     type_id = job.resource.type_id
-    locked = await queries.lock_records(connection, job.tenant_id, type_id, [c.record_id for c in changes])
+    record_ids = [c.record_id for c in changes]
+    waiting = await conflict_queries.lock_conflicts(connection, job.tenant_id, type_id, record_ids, job.of)
+    locked = await queries.lock_records(connection, job.tenant_id, type_id, record_ids)
     if any(c.record_id not in locked for c in changes):
         raise asyncpg.SerializationError("a record was erased meanwhile, with its changes: look at them anew")
     current = [locked[c.record_id] for c in changes]
     own, makers = await _find_own(connection, job, changes, current)
-    places = sorted(own)
-    befores = await queries.read_befores(connection, job.tenant_id, [changes[place] for place in places])
+    if accepted is not None:
+        own |= {place for place, one in enumerate(accepted) if one.changed_by.is_still(current[place])}
+    earlier = await _read_earlier(connection, job, changes, accepted)
     made = await queries.restore(
         connection,
         job.tenant_id,
         type_id,
         job.job_id,
-        [
-            _restore(first_index + place, changes[place], current[place], before)
-            for place, before in zip(places, befores, strict=True)
-        ],
+        [_restore(first_index + place, changes[place], current[place], earlier[place].stored) for place in sorted(own)],
     )
     outcomes = [
         ItemOutcome(first_index + place, change.record_id, ItemStatus.OK, Result.UPDATED, current[place].version + 1)
@@ -86,13 +108,53 @@ async def restore(connection: Connection, job: Restoration, changes: Sequence[Ch
         else _leave(job, first_index + place, change, current[place], makers[current[place].job_id])
         for place, change in enumerate(changes)
     ]
-    to_notify = await _book(connection, job, changes, outcomes, made, first_index)
+    to_notify = await _book(connection, job, changes, outcomes, earlier, made, first_index)
+    chains = {(one.record_id, one.item_index): one.chain_id for one in waiting}
+    left = [
+        NewConflict(
+            record_id=change.record_id,
+            version=change.version,
+            item_index=first_index + place,
+            detail=_detail(outcomes[place]),
+            chain_id=chains.get((change.record_id, change.item_index)),
+            conflict=conflicts.describe(
+                job.of,
+                change,
+                current[place],
+                makers[current[place].job_id],
+                earlier[place].stored,
+                earlier[place].made_by,
+            ),
+        )
+        for place, change in enumerate(changes)
+        if outcomes[place].status is not ItemStatus.OK
+    ]
+    await conflict_queries.insert(
+        connection, job.tenant_id, type_id, job.resource.name, job.job_id, job.request_id, left
+    )
+    if accepted is None and waiting:
+        decided = {(change.record_id, change.item_index) for change in changes}
+        again = [one.dead_letter_id for one in waiting if (one.record_id, one.item_index) in decided]
+        note = f"job {job.job_id} has come to this item again"
+        await conflict_queries.supersede(connection, job.tenant_id, again, note=note)
     return Restored(
         restored=[outcome.id or "" for outcome in outcomes if outcome.result is Result.UPDATED],
         unchanged=[outcome.id or "" for outcome in outcomes if outcome.result is Result.UNCHANGED],
-        conflicts=[outcome.id or "" for outcome in outcomes if outcome.status is not ItemStatus.OK],
+        conflicts=[one.record_id for one in left],
         to_notify=to_notify,
     )
+
+
+async def _read_earlier(
+    connection: Connection, job: Restoration, changes: Sequence[Change], accepted: Sequence[Conflict] | None
+) -> list[_Earlier]:
+    """Of a replay from the dead letters: the versions may be gone since."""
+    if accepted is not None:
+        return [
+            _Earlier(one.restored(change.record_id), one.made_by) for change, one in zip(changes, accepted, strict=True)
+        ]
+    befores = await queries.read_befores(connection, job.tenant_id, changes)
+    return [_Earlier(stored, change.before) for change, stored in zip(changes, befores, strict=True)]
 
 
 async def _find_own(
@@ -164,6 +226,7 @@ async def _book(
     job: Restoration,
     changes: Sequence[Change],
     outcomes: list[ItemOutcome],
+    earlier: Sequence[_Earlier],
     made: Sequence[NewVersion],
     first_index: int,
 ) -> list[int]:
@@ -175,7 +238,7 @@ async def _book(
         job.job_id,
         job.request_id,
         outcomes,
-        await _write_sources(connection, job, changes, outcomes),
+        _write_sources(job, changes, outcomes, earlier),
         made,
         first_index=first_index,
         destination_ids=destinations,
@@ -190,19 +253,23 @@ async def _book(
     return destinations if booked.has_deliveries else []
 
 
-async def _write_sources(
-    connection: Connection, job: Restoration, changes: Sequence[Change], outcomes: Sequence[ItemOutcome]
+def _write_sources(
+    job: Restoration, changes: Sequence[Change], outcomes: Sequence[ItemOutcome], earlier: Sequence[_Earlier]
 ) -> list[bytes]:
     """What each item that was left alone would have restored, so that its row can be pushed by who still wants it."""
-    left = [place for place, outcome in enumerate(outcomes) if outcome.status is not ItemStatus.OK]
-    sources = [b""] * len(changes)
-    if left:
-        befores = await queries.read_befores(connection, job.tenant_id, [changes[place] for place in left])
-        for place, before in zip(left, befores, strict=True):
-            sources[place] = _write_source(job.resource, changes[place].record_id, before)
-    return sources
+    return [
+        b""
+        if outcome.status is ItemStatus.OK
+        else msgspec.json.encode(as_row(job.resource, change.record_id, before.stored))
+        for change, outcome, before in zip(changes, outcomes, earlier, strict=True)
+    ]
 
 
-def _write_source(resource: Resource, record_id: str, before: StoredVersion | None) -> bytes:
+def as_row(resource: Resource, record_id: str, before: StoredVersion | None) -> dict[str, Any]:
+    """A state of a record as an item that can be pushed; `None`: there was no record."""
     found = {"deleted": True} if before is None else documents.as_shown(resource, documents.read(before.document))
-    return msgspec.json.encode({"id": record_id, **found})
+    return {"id": record_id, **found}
+
+
+def _detail(outcome: ItemOutcome) -> str:
+    return "; ".join(error.detail for error in outcome.errors or ())

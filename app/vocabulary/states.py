@@ -71,10 +71,12 @@ SENTENCES: Final[dict[ErrorCode, str]] = {
     ErrorCode.OUTCOME_UNKNOWN: "It was sent, but it is not known whether it arrived; an operator must look there.",
     ErrorCode.RETRIES_EXHAUSTED: "The attempts or the time ran out; the dead letter has the result of the "
     "last attempt.",
+    ErrorCode.VERSION_CONFLICT: "Somebody changed the record since, so the undo left it as it is; the dead letter says "
+    "who did.",
     ErrorCode.INTERNAL: "An internal error of Tranche; the worker's log has the details.",
 }
-"""What webhooks say of an item that did not arrive: our own words, never those of a CRM, which may repeat what it
-was sent."""
+"""What webhooks say of an item that did not arrive, or was not restored: our own words, never those of a CRM, which may
+repeat what it was sent."""
 OTHER_SENTENCE: Final = "It did not arrive; the dead letter says why."
 
 
@@ -166,6 +168,15 @@ class Step(StrEnum):
     """All items go to records in one transaction, or none does."""
     RESOLVE = "resolve"
     """Repeated items get their outcome from the one that was applied for them."""
+
+
+class DeadLetterKind(StrEnum):
+    """What a dead letter is about."""
+
+    DELIVERY = "delivery"
+    """An item that is no longer tried at a destination."""
+    UNDO = "undo"
+    """A record that an undo left as it is, because somebody changed it since."""
 
 
 class Resolution(StrEnum):

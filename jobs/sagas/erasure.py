@@ -250,6 +250,9 @@ async def _records(work: _Work) -> Answer:
     ids = work.progress.ids[start : start + _RECORDS]
     scope = (context.connection, context.tenant_id, work.resource.type_id)
     held = await queries.hold_records(*scope, ids)
+    # Undos that were requested later may have found them meanwhile; from here on there is nothing left to find.
+    closed = (context.tenant_id, work.resource.type_id, ids, work.job_id)
+    await queries.close_dead_letters(context.connection, *closed, note=_NOTE, actor=context.saga.actor)
     past = await history.walk_back(*scope, [record.record_id for record in held], [1] * len(held))
     gone = [record.record_id for record in held if record.deleted and record.job_id <= work.job_id]
     later = [record.record_id for record in held if record.record_id not in set(gone)]

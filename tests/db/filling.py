@@ -94,6 +94,15 @@ SELECT
     CASE WHEN n % 2 = 0 THEN 'replayed' END
 FROM destinations d, generate_series(0, 499) n;
 
+INSERT INTO dead_letters (
+    tenant_id, type_id, record_id, version, job_id, item_index, state, error_code, error_detail, attempts, request_id,
+    root_job_id, resolution, conflict
+)
+SELECT
+    t, 1, 'c' || n, 1, job(t, n / 10), n % 10, 'failed', 'VERSION_CONFLICT', 'no', 1, 'r', job(t, n / 10),
+    CASE WHEN n % 2 = 0 THEN 'replayed' END, jsonb_build_object('job_id', job(t, n / 10), 'item_index', n % 10)
+FROM generate_series(1, 20) t, generate_series(0, 499) n;
+
 INSERT INTO delivery_calls (
     tenant_id, delivery_id, attempt, call, asked, event_id, sent_at, milliseconds, status, detail
 )

@@ -64,7 +64,8 @@ CREATE TABLE public.jobs (
     dead_letters_trimmed boolean DEFAULT false NOT NULL,
     bare boolean DEFAULT false NOT NULL,
     trace_context text,
-    sync jsonb
+    sync jsonb,
+    retakes uuid
 );
 
 CREATE FUNCTION public.emit_job_finished(job public.jobs) RETURNS bigint
@@ -151,12 +152,12 @@ ALTER TABLE public.circuit_changes ALTER COLUMN change_id ADD GENERATED ALWAYS A
 CREATE TABLE public.dead_letters (
     tenant_id integer NOT NULL,
     dead_letter_id bigint NOT NULL,
-    destination_id integer NOT NULL,
+    destination_id integer,
     record_id text CONSTRAINT dead_letters_contact_id_not_null NOT NULL COLLATE pg_catalog."C",
     version bigint NOT NULL,
     job_id uuid NOT NULL,
     item_index integer NOT NULL,
-    delivery_id bigint NOT NULL,
+    delivery_id bigint,
     state text NOT NULL,
     error_code text NOT NULL,
     error_detail text NOT NULL,
@@ -171,6 +172,7 @@ CREATE TABLE public.dead_letters (
     note text,
     replay_job_id uuid,
     type_id smallint NOT NULL,
+    conflict jsonb,
     CONSTRAINT dead_letters_resolution_check CHECK ((resolution = ANY (ARRAY['replayed'::text, 'delivered'::text, 'dropped'::text, 'superseded'::text])))
 );
 
@@ -620,6 +622,8 @@ CREATE INDEX audit_log_time ON public.audit_log USING btree (tenant_id, at);
 CREATE INDEX circuit_changes_time ON public.circuit_changes USING btree (tenant_id, at);
 
 CREATE INDEX dead_letters_chain ON public.dead_letters USING btree (tenant_id, chain_id, dead_letter_id) WHERE (chain_id IS NOT NULL);
+
+CREATE UNIQUE INDEX dead_letters_conflict ON public.dead_letters USING btree (tenant_id, job_id, item_index) WHERE (destination_id IS NULL);
 
 CREATE INDEX dead_letters_history ON public.dead_letters USING btree (tenant_id, type_id, record_id);
 

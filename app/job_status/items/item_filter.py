@@ -47,6 +47,12 @@ class JobItem(ItemOutcome, omit_defaults=True, kw_only=True):
     """An item's outcome here and at every destination it was to be delivered to."""
 
     destinations: dict[str, DestinationOutcome]
+    dead_letter_id: int | None = None
+    """Of an undo: the dead letter of a record that somebody changed since."""
+    resolution: Resolution | None = None
+    """How that dead letter ended."""
+    replayed_by: uuid.UUID | None = None
+    """The job that was to restore the record after all."""
 
 
 class Reason(msgspec.Struct, frozen=True):

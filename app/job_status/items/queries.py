@@ -137,6 +137,19 @@ def columns(ranges: Sequence[Range]) -> tuple[list[int], list[int]]:
     return [low for low, _ in ranges], [high for _, high in ranges]
 
 
+class ConflictRow(msgspec.Struct, frozen=True):
+    """How the dead letter of an item of an undo ended."""
+
+    item_index: int
+    dead_letter_id: int
+    resolution: str | None
+    replay_job_id: uuid.UUID | None
+
+
+@query
+async def dead_letters_of_conflicts(job: JobRef, indexes: list[int]) -> list[ConflictRow]: ...
+
+
 class EndRow(msgspec.Struct, frozen=True):
     """How the dead letter of an item of a delivery ended."""
 

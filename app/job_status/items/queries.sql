@@ -191,6 +191,12 @@ WHERE x.tenant_id = $1
     ))
 ORDER BY x.delivery_id;
 
+-- name: dead_letters_of_conflicts
+-- What became of the dead letters of these items of an undo.
+SELECT l.item_index, l.dead_letter_id, l.resolution, l.replay_job_id
+FROM dead_letters l
+WHERE l.tenant_id = $1 AND l.destination_id IS NULL AND l.job_id = $2 AND l.item_index = ANY ($3::int[]);
+
 -- name: dead_letters_of_items
 -- What became of the dead letters that these items of deliveries left.
 SELECT l.delivery_id, l.item_index, l.dead_letter_id, l.resolution, l.replay_job_id

@@ -21,7 +21,15 @@ from app.kit.compression import unpack
 from app.kit.postgres.database import Connection
 from app.resources.field_states import explain_not_restored
 from app.vocabulary.outcomes_wire import ItemOutcome
-from app.vocabulary.states import CODE_STATE, OPEN_STATES, UNDECIDED_JOB_STATES, EffectState, ItemStatus, Resolution
+from app.vocabulary.states import (
+    CODE_STATE,
+    OPEN_STATES,
+    UNDECIDED_JOB_STATES,
+    EffectState,
+    ErrorCode,
+    ItemStatus,
+    Resolution,
+)
 
 STEP: Final = 1_000
 """Items that are looked at in one step of a filtered page, or as many as it may hold."""
@@ -146,6 +154,11 @@ async def _load(job: JobRef, ranges: list[Range], wanted: Filter) -> list[JobIte
         item = JobItem(**fields, destinations=pending.get(outcome.index, {}))
         if wanted.takes(item):
             found.append(item)
+    conflicts = {item.index: item for item in found if item.error_code is ErrorCode.VERSION_CONFLICT}
+    for end in await rows.dead_letters_of_conflicts(job, list(conflicts)) if conflicts else ():
+        item = conflicts[end.item_index]
+        item.dead_letter_id, item.replayed_by = end.dead_letter_id, end.replay_job_id
+        item.resolution = None if end.resolution is None else Resolution(end.resolution)
     return found
 
 

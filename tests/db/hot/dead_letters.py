@@ -10,11 +10,16 @@ _ANY: Final = "NULL, NULL, NULL, NULL"
 
 HOT: Final[Hot] = {
     "choose_dead_letters": (f"3, {JOB}, '{{5,6}}', {_ANY}, 100", {"dead_letters_root", "deliveries_faulty"}),
-    "dead_letter_clusters": (f"3, {JOB}, '{{5,6}}', {_ANY}", {"dead_letters_root", "deliveries_faulty"}),
+    "dead_letter_clusters": (f"3, {JOB}, '{{5,6,NULL}}', {_ANY}", {"dead_letters_root", "deliveries_faulty"}),
     "list_dead_letters": ("3, NULL, NULL, 'open', 1000000, 50, '{5,6}', NULL, NULL, 10", {"dead_letters_waiting"}),
     "read_dead_letters": ("3, '{1500,1501}'", {"dead_letters_pkey"}),
     "read_chain": ("3, 9", {"dead_letters_pkey", "dead_letters_chain"}),
     "read_calls": ("3, 20, 1", {"delivery_calls_pkey"}),
+    "lock_conflicts": (f"3, 1, '{{c1,c2}}', {JOB}", {"dead_letters_record"}),
+    "supersede_conflicts": ("3, '{1500,1501}', 'again'", {"dead_letters_waiting"}),
+    "heads_of_chains": ("3, '{1500,1501}'", {"dead_letters_pkey"}),
+    "read_left_alone": (f"3, {JOB}", {"dead_letters_conflict", "dead_letters_pkey", "dead_letters_chain"}),
+    "dead_letters_of_conflicts": (f"3, {JOB}, '{{1,2}}'", {"dead_letters_conflict"}),
     "dead_letters_of_items": ("3, '{5001,5002}', '{1,2}'", {"dead_letters_tenant_id_delivery_id_item_index_key"}),
     "lock_dead_letters": ("3, '{1500,1501}'", {"dead_letters_waiting"}),
     "resolve_dead_letters": ("3, '{1500,1501}', 'dropped', 'k', 'why', NULL", {"dead_letters_waiting"}),

@@ -17,6 +17,7 @@ from app.deliveries.queries import Claim, DeadLetter, ItemError, Record, Tried
 from app.errors import KeyReused
 from app.imports.service import Replay
 from app.job_status.service import Job
+from app.resource_types.catalog import Catalog
 from app.vocabulary.states import Consistency
 from tests.claims import claim_delivery
 from tests.db.conftest import Desk, people, person
@@ -168,7 +169,7 @@ async def send_again(desk: Desk, job_id: uuid.UUID, *, how: str) -> None:
     if how == "retry":
         await retry(desk.database, actor, job_id, None, desk.settings, new_id=uuid7)
     else:
-        await replay(desk.database, actor, Filter(), desk.settings, rate=None, new_id=uuid7)
+        await replay(desk.database, actor, Filter(), desk.settings, rate=None, catalog=Catalog(), new_id=uuid7)
 
 
 @pytest.mark.parametrize("how", ["retry", "replay"])

@@ -23,6 +23,7 @@ from app.job_status import service as job_status_service
 from app.job_status.items import item_filter
 from app.job_status.items import service as item_service
 from app.job_status.items.queries import JobRef
+from app.resource_types.catalog import Catalog
 from jobs.worker import working
 from tests.jobs.conftest import World, people
 
@@ -39,7 +40,13 @@ async def retry(world: World, job_id: uuid.UUID, destinations: Sequence[str] | N
 
 async def replay(world: World, wanted: Wanted, rate: float | None = None) -> Taken | NothingTaken:
     return await dead_letter_service.replay(
-        world.database, actor(world), wanted, world.settings, rate=rate, new_id=uuid_utils.compat.uuid7
+        world.database,
+        actor(world),
+        wanted,
+        world.settings,
+        rate=rate,
+        catalog=Catalog(),
+        new_id=uuid_utils.compat.uuid7,
     )
 
 
@@ -195,7 +202,7 @@ async def test_a_removed_destination_is_told(world: World) -> None:
     taken = await replay(world, Filter(destination="hubspot"))
     assert [(s.reason, s.count) for s in taken.skipped] == [("destination_removed", 2)]
     async with world.database.connection() as connection:
-        found = await views.read_dead_letter(connection, world.tenant_id, second["dead_letter_id"])
+        found = await views.read_dead_letter(connection, world.tenant_id, second["dead_letter_id"], Catalog())
     assert found.choices == ["drop"]
 
 
@@ -310,7 +317,7 @@ async def test_a_doubt_is_settled_by_a_human(world: World) -> None:
         doubtful["dead_letter_id"],
     )
     async with world.database.connection() as connection:
-        shown = await views.read_dead_letter(connection, world.tenant_id, doubtful["dead_letter_id"])
+        shown = await views.read_dead_letter(connection, world.tenant_id, doubtful["dead_letter_id"], Catalog())
     assert shown.choices == ["replay", "drop", "settle"]
     both = [doubtful["dead_letter_id"], certain["dead_letter_id"]]
     with pytest.raises(Conflict, match=f"not so: {certain['dead_letter_id']}"):
@@ -332,14 +339,16 @@ async def test_nobody_decides_about_anothers_letters(world: World) -> None:
     with pytest.raises(NotFound):
         await dead_letter_service.retry(world.database, stranger, root, None, world.settings, new_id=new_id)
     for work in (
-        dead_letter_service.replay(world.database, stranger, ids, world.settings, rate=None, new_id=new_id),
+        dead_letter_service.replay(
+            world.database, stranger, ids, world.settings, rate=None, catalog=Catalog(), new_id=new_id
+        ),
         dead_letter_service.drop(world.database, stranger, ids, "mine"),
         dead_letter_service.settle(world.database, stranger, ids, "mine"),
     ):
         with pytest.raises(NotFound, match="nothing was changed"):
             await work
     everything = await dead_letter_service.replay(
-        world.database, stranger, Filter(), world.settings, rate=None, new_id=new_id
+        world.database, stranger, Filter(), world.settings, rate=None, catalog=Catalog(), new_id=new_id
     )
     assert everything.job_id is None
     assert {x["resolution"] for x in await all_dead_letters(world)} == {None}
@@ -352,7 +361,7 @@ async def test_a_letter_tells_all_that_is_needed_to_decide(world: World) -> None
         await world.push([{"id": "c00000", "email": "c00000@example.com", "first_name": "Ada"}])
     last = (await all_dead_letters(world))[1]
     async with world.database.connection() as connection:
-        found = await views.read_dead_letter(connection, world.tenant_id, last["dead_letter_id"])
+        found = await views.read_dead_letter(connection, world.tenant_id, last["dead_letter_id"], Catalog())
     assert [(x.job_id, x.resolution, x.replay_job_id) for x in found.chain[:2]] == [
         (root, "replayed", second),
         (second, None, None),

@@ -19,6 +19,7 @@ from app.dead_letters import service as dead_letter_service
 from app.dead_letters.queries import Filter
 from app.deliveries import queries, record_states
 from app.errors import DatabaseUnavailable, Overloaded
+from app.resource_types.catalog import Catalog
 from app.undo import service as undo_service
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.port import Headers, Health, Outcome, Pause, ReadBack, Reply, Seen, SentRecord
@@ -452,7 +453,9 @@ async def test_a_slow_replay_goes_a_few_at_a_time(world: World) -> None:
     async with working(world.settings):
         await fail(world, 10, 10)
         await world.rows("UPDATE destinations SET state = 'paused'")
-        await dead_letter_service.replay(world.database, actor(world), Filter(), world.settings, rate=2, new_id=uuid7)
+        await dead_letter_service.replay(
+            world.database, actor(world), Filter(), world.settings, rate=2, catalog=Catalog(), new_id=uuid7
+        )
     rows = await world.rows("SELECT record_ids FROM deliveries WHERE dead_letters IS NOT NULL")
     assert [len(row["record_ids"]) for row in rows] == [2] * 5
 
