@@ -19,10 +19,11 @@ _PATH: Final = "/v1/dead-letters"
 
 @click.group("dead-letters")
 def dead_letters_group() -> None:
-    """Items that are no longer tried: inspect, replay, drop or settle them."""
+    """Items that are no longer tried, and records that an undo left: inspect, replay, drop or settle them."""
 
 
 _filter_options: Final = options(
+    click.option("--kind", type=click.Choice(["delivery", "undo"]), help="Only of deliveries, or of undos."),
     click.option("--destination", help="Only at this destination."),
     click.option("--error-code", help="Only with this code."),
     click.option("--state", type=click.Choice(["failed", "dead"]), help="Refused for good, or no longer tried."),
@@ -32,7 +33,7 @@ _filter_options: Final = options(
 _choice_options: Final = options(
     click.argument("ids", nargs=-1, type=click.IntRange(min=1)),
     _filter_options,
-    click.option("--all", "everything", is_flag=True, help="Every open dead letter."),
+    click.option("--all", "everything", is_flag=True, help="Every open dead letter of deliveries."),
 )
 """Which dead letters to decide about."""
 
@@ -58,8 +59,8 @@ def _choose(ids: tuple[int, ...], everything: bool, filters: Mapping[str, str | 
 async def list_dead_letters(api: ApiClient, resolution: str, limit: int, **filters: str | None) -> None:
     """Dead letters, newest first."""
     found = api.list(_PATH, "dead_letters", given(filters) | {"resolution": resolution})
-    columns = ("id", "destination", "record", "state", "code", "detail", "created", "end")
-    names = ("id", "destination", "record_id", "state", "error_code", "detail", "created_at", "resolution")
+    columns = ("id", "kind", "destination", "record", "state", "code", "detail", "created", "end")
+    names = ("id", "kind", "destination", "record_id", "state", "error_code", "detail", "created_at", "resolution")
     await show_rows(found, limit, columns, lambda row: [*map(row.get, names)], whole="id")
 
 
@@ -72,10 +73,19 @@ async def show_dead_letter(api: ApiClient, dead_letter: int) -> None:
 
 
 def _describe_one(found: dict[str, Any]) -> Iterator[str]:
-    what = f"record {found['record_id']} version {found['version']} at {found['destination']}"
-    yield f"dead letter {found['id']}: {what} is {found['state']} since {found['created_at']}"
+    undone = found["undone"]
+    what = f"record {found['record_id']} version {found['version']}"
+    what += " could not be taken back" if undone else f" at {found['destination']} is {found['state']}"
+    yield f"dead letter {found['id']}: {what} since {found['created_at']}"
     yield f"reason: {found['error_code']}: {found['detail']} ({counted(found['attempts'], 'attempt')})"
     yield f"job {found['job_id']}, item {found['item_index']}; it began with job {found['root_job_id']}"
+    if undone:
+        by = undone["changed_by"]
+        yield f"undone: job {undone['job_id']}, item {undone['item_index']}"
+        yield (
+            f"changed since by {by['kind']} job {by['job_id']}, item {by['item_index']} (key {by['key_id']}, request "
+            f"{by['request_id']}): version {by['version']}"
+        )
     for name, values in found["headers"].items():
         yield f"{name}: {', '.join(values)}"
     for call in found["calls"]:
@@ -90,7 +100,9 @@ def _describe_one(found: dict[str, Any]) -> Iterator[str]:
             end = f"{link['resolution']} at {link['resolved_at']}" if link["resolution"] else "open"
             yield f"  {link['id']} {link['created_at']} {link['error_code']}: {end}"
     payload = found["payload"]
-    yield "payload now: " + ("deletion" if payload is None else msgspec.json.encode(payload).decode())
+    absent = "erased" if undone else "deletion"
+    shown = absent if payload is None else msgspec.json.encode(payload).decode()
+    yield f"{'a replay restores' if undone else 'payload now'}: {shown}"
     if found["resolution"]:
         why = f": {found['note']}" if found["note"] else ""
         yield f"{found['resolution']} by {found['resolved_by']} at {found['resolved_at']}{why}"
@@ -107,7 +119,7 @@ async def clusters(api: ApiClient, **filters: str | None) -> None:
 
 def _show_clusters(body: bytes) -> None:
     found = msgspec.json.decode(body)
-    columns = ("destination", "code", "count", "oldest", "newest", "samples", "detail")
+    columns = ("kind", "destination", "code", "count", "oldest", "newest", "samples", "detail")
     show_table(body, columns, map(_describe_cluster, found["clusters"]))
     if not wants_json():
         show(None, describe_skipped(found.get("skipped", [])))
@@ -116,7 +128,7 @@ def _show_clusters(body: bytes) -> None:
 def _describe_cluster(cluster: dict[str, Any]) -> list[object]:
     counts = [f"{cluster['count']:,}", cluster["oldest"], cluster["newest"]]
     samples = ", ".join(map(str, cluster["samples"]))
-    return [cluster["destination"], cluster["error_code"], *counts, samples, cluster["detail"]]
+    return [cluster["kind"], cluster["destination"], cluster["error_code"], *counts, samples, cluster["detail"]]
 
 
 @api_command(dead_letters_group, "replay")
@@ -135,7 +147,10 @@ async def replay(
     seconds: float,
     **filters: str | None,
 ) -> int:
-    """Send dead letters again, by id or by filter. None is replayed twice."""
+    """Send dead letters again, by id or by filter. None is replayed twice.
+
+    Those of an undo (by id, or with --kind undo) restore the record although somebody changed it since.
+    """
     wanted = _choose(ids, everything, filters)
     if preview:
         _show_clusters(await api.ask("POST", f"{_PATH}/replay", wanted | {"preview": True}))
@@ -148,7 +163,7 @@ async def replay(
 @_choice_options
 @click.option("--reason", required=True, help="Why; the audit log keeps it.")
 async def drop(api: ApiClient, ids: tuple[int, ...], everything: bool, reason: str, **filters: str | None) -> None:
-    """Drop dead letters that are not worth sending. Their history remains."""
+    """Drop dead letters that are not worth sending, or whose record stays as it is. Their history remains."""
     await _resolve(api, "drop", _choose(ids, everything, filters) | {"reason": reason}, "dropped")
 
 
@@ -176,10 +191,10 @@ def _describe_resolved(done: dict[str, Any], word: str) -> Iterator[str]:
 async def list_sagas(api: ApiClient) -> None:
     """Undos and compensations that failed for good, the oldest first."""
     found = await api.call("GET", f"{_PATH}/sagas")
-    names = ("id", "workflow", "job_id", "failed_at", "detail")
+    names = ("id", "workflow", "job_id", "undo_job_id", "restored", "conflicts", "not_reached", "failed_at", "detail")
     show_table(
         found.body,
-        ("id", "workflow", "job", "failed", "detail"),
+        ("id", "workflow", "job", "undo job", "restored", "conflicts", "not reached", "failed", "detail"),
         ([*map(row.get, names)] for row in msgspec.json.decode(found.body)["sagas"]),
     )
 

@@ -209,7 +209,8 @@ def _describe_resend(made: Resend, again: str) -> Iterator[str]:
         )
     elif made.taken:
         items, taken = counted(made.items, "item"), counted(made.taken, "dead letter")
-        yield f"job {made.job_id}: {items} sent again for {taken}"
+        done = "restored or left again" if made.kind == "undo" else "sent again"
+        yield f"job {made.job_id}: {items} {done} for {taken}"
     else:
         yield f"job {made.job_id} is under way"
     if made.due:
@@ -222,7 +223,8 @@ def _describe_resend(made: Resend, again: str) -> Iterator[str]:
 def describe_skipped(skipped: list[dict[str, Any]]) -> Iterator[str]:
     """Dead letters that were left alone."""
     for left in skipped:
-        yield f"{left['destination']}: {left['count']:,} left alone ({left['reason'].replace('_', ' ')})"
+        place = left["destination"] or "undo"
+        yield f"{place}: {left['count']:,} left alone ({left['reason'].replace('_', ' ')})"
 
 
 def describe_merged(job: Job) -> Iterator[str]:
@@ -287,7 +289,8 @@ def _describe_undone(job: str, undo: Job) -> str:
     if undo.summary.failed:
         parts.append(
             f"{undo.summary.failed:,} had been changed since and were left as they are "
-            f"(`tranche jobs items {name} --status failed` shows by whom)"
+            f"(`tranche jobs items {name} --status failed` shows by whom; `tranche dead-letters replay --kind undo "
+            f"--job {name}` restores them after all)"
         )
     refused = sum(counts.get("failed", 0) + counts.get("dead", 0) for counts in undo.effects.values())
     if refused:
@@ -301,6 +304,17 @@ def _describe_undone(job: str, undo: Job) -> str:
     if undo.error is not None:
         parts.append(undo.error.detail)
     return f"job {job} is undone by job {name}: " + "; ".join(parts)
+
+
+@api_command(jobs_group, "not-reached", rows=True)
+@_job_argument
+@limit_option(50)
+async def not_reached(api: ApiClient, job: str, limit: int) -> None:
+    """Records that an undo has not come to: of one that failed, what is not restored."""
+    names = ("type", "record_id", "version", "job_id", "item_index")
+    found = api.list(job_path(job, "/not-reached"), "records")
+    columns = ("type", "record", "version", "job", "item")
+    await show_rows(found, limit, columns, lambda row: [*map(row.get, names)], whole="record")
 
 
 def _print_job(watch: JobWatch) -> None:

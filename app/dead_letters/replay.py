@@ -15,7 +15,6 @@ from app.kit.compression import pack
 from app.kit.postgres.database import Connection
 from app.settings import Settings
 from app.tracing import context
-from app.undo.conflict_queries import read_heads
 from app.vocabulary import outcomes_wire
 from app.vocabulary.outcomes_wire import ItemOutcome
 from app.vocabulary.states import EffectState, ItemStatus, JobKind, JobState, Resolution, Result
@@ -147,9 +146,6 @@ async def resolve(
         connection, actor.tenant_id, ids, resolution=resolution, actor=actor.key_id, note=note, job_id=job_id
     )
     touched = {x.root_job_id for x in locked} | {x.job_id for x in locked}
-    # An undo shows what has become of the records that it left, however often they were replayed.
-    chains = [x.chain_id for x in locked if x.destination_id is None and x.chain_id is not None]
-    touched |= await read_heads(connection, actor.tenant_id, chains)
     await rows.touch_roots(connection, actor.tenant_id, sorted(touched))
 
 

@@ -64,6 +64,16 @@ class FailedSaga(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     created_at: datetime
     failed_at: datetime
+    undo_job_id: uuid.UUID | None
+    """The job whose items are the records that were restored or left; null: there is none."""
+    restored: int
+    unchanged: int
+    """Had been taken back before."""
+    conflicts: int
+    """Left as they are, because somebody changed them since; each has a dead letter of the kind `undo`."""
+    not_reached: int | None
+    """Not looked at: `GET /v1/jobs/{undo_job_id}/not-reached` lists them. null: of an erasure, whose records are not
+    erased before its end."""
 
 
 read_failed = Query[[int, int], list[FailedSaga]]("failed_sagas")
@@ -72,6 +82,8 @@ retry = Query[[int, uuid.UUID], uuid.UUID | None]("retry_saga")
 """`None`: no such saga waits for an operator."""
 drop = Query[[int, uuid.UUID], uuid.UUID | None]("drop_saga")
 """The job that it works on; `None`: no such saga waits for an operator."""
+read_data = Query[[int, str, uuid.UUID], Json[Data] | None]("saga_data")
+"""(tenant_id, workflow, subject) What it remembers."""
 due = Query[[], list[tuple[int, uuid.UUID]]]("due_sagas")
 """(tenant, saga)"""
 _claim = Query[[int, uuid.UUID], _SagaRow | None]("claim_saga")

@@ -39,13 +39,41 @@ SET
 WHERE tenant_id = $1 AND saga_id = $2;
 
 -- name: failed_sagas
--- Those that failed for good and wait for an operator, the oldest first ($2: at most).
+-- Those that failed for good and wait for an operator, the oldest first ($2: at most). What they did not reach: items of an
+-- undo that are not decided; items of an import that were refused, are still open, and come before those looked at.
 SELECT
-    s.saga_id AS id, s.workflow, s.subject AS job_id, s.error AS detail, s.actor, s.created_at, s.finished_at AS failed_at
+    s.saga_id AS id, s.workflow, s.subject AS job_id, s.error AS detail, s.actor, s.created_at, s.finished_at AS failed_at,
+    CASE s.workflow WHEN 'undo' THEN s.subject WHEN 'consistency' THEN (s.data ->> 'job')::uuid END AS undo_job_id,
+    coalesce((t.tally ->> 'restored')::int, 0) AS restored,
+    coalesce((t.tally ->> 'unchanged')::int, 0) AS unchanged,
+    coalesce((t.tally ->> 'conflicts')::int, 0) AS conflicts,
+    CASE s.workflow
+        WHEN 'undo' THEN (
+            SELECT j.items - j.total FROM jobs j WHERE j.tenant_id = s.tenant_id AND j.job_id = s.subject
+        )
+        WHEN 'consistency' THEN (
+            SELECT count(DISTINCT l.item_index)::int
+            FROM deliveries d
+            JOIN dead_letters l ON l.tenant_id = s.tenant_id AND l.delivery_id = d.delivery_id
+            WHERE d.tenant_id = s.tenant_id AND d.job_id = s.subject AND d.failures <> '{}'
+                AND l.item_index < coalesce((t.tally ->> 'before')::int, 2147483647)
+                AND (
+                    l.resolution IS NULL
+                    OR EXISTS (
+                        SELECT FROM dead_letters x
+                        WHERE x.tenant_id = s.tenant_id AND x.chain_id = l.dead_letter_id AND x.resolution IS NULL
+                    )
+                )
+        )
+    END AS not_reached
 FROM sagas s
+CROSS JOIN LATERAL (SELECT CASE s.workflow WHEN 'consistency' THEN s.data -> 'tally' ELSE s.data END AS tally) t
 WHERE s.tenant_id = $1 AND s.state = 'failed' AND s.dropped_at IS NULL
 ORDER BY s.finished_at
 LIMIT $2;
+
+-- name: saga_data
+SELECT s.data FROM sagas s WHERE s.tenant_id = $1 AND s.workflow = $2 AND s.subject = $3;
 
 -- name: retry_saga
 -- It goes on where it failed: with undoing that step. No row: there is no such saga that waits for an operator.

@@ -108,9 +108,3 @@ async def supersede(connection: Connection, tenant_id: int, dead_letters: Sequen
 
 being_erased = Query[[int, str, Sequence[str]], set[str]]("being_erased")
 """(tenant_id, type, record_ids) Those that an unfinished erasure names."""
-_heads = Query[[int, Sequence[int]], set[uuid.UUID]]("heads_of_chains")
-
-
-async def read_heads(connection: Connection, tenant_id: int, chain_ids: Sequence[int]) -> set[uuid.UUID]:
-    """The jobs that these chains began with; each shows what became of its dead letters."""
-    return await _heads(connection, tenant_id, chain_ids) if chain_ids else set()

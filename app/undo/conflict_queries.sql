@@ -73,6 +73,3 @@ FROM sagas s
 JOIN jobs j ON j.tenant_id = $1 AND j.job_id = s.subject AND j.type = $2
 CROSS JOIN LATERAL jsonb_array_elements_text(s.data -> 'ids') AS e(id)
 WHERE s.tenant_id = $1 AND s.finished_at IS NULL AND s.workflow = 'erase' AND e.id = ANY ($3::text[]);
-
--- name: heads_of_chains
-SELECT DISTINCT l.job_id FROM dead_letters l WHERE l.tenant_id = $1 AND l.dead_letter_id = ANY ($2::bigint[]);

@@ -41,7 +41,8 @@ SagaId = Annotated[
 async def list_failed_sagas(principal: Principal, connection: Connection) -> FailedSagaList:
     """Undos and compensations that failed for good.
 
-    They could go neither forward nor back: a step failed repeatedly, and so did undoing it.
+    They could go neither forward nor back: a step failed repeatedly, and so did undoing it. Each names how many records
+    were restored, left and not reached.
     """
     return FailedSagaList(list(await failed_sagas.list_failed(connection, principal.tenant_id)))
 

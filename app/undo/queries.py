@@ -46,7 +46,9 @@ class NewUndo(msgspec.Struct, frozen=True, kw_only=True):
 
 class UndoRow(msgspec.Struct, frozen=True):
     job_id: uuid.UUID
+    kind: str
     undo_of: uuid.UUID | None
+    retakes: uuid.UUID | None
     root_job_id: uuid.UUID
     type: str
     state: str

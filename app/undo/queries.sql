@@ -59,7 +59,7 @@ UPDATE jobs SET items = items + $3 WHERE tenant_id = $1 AND job_id = $2;
 
 -- name: read_undo
 SELECT
-    j.job_id, j.undo_of, j.root_job_id, j.type, j.state, j.request_id, j.trace_context, j.key_id,
+    j.job_id, j.kind, j.undo_of, j.retakes, j.root_job_id, j.type, j.state, j.request_id, j.trace_context, j.key_id,
     j.finished_at IS NOT NULL AS finished
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id = $2;

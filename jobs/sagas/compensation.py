@@ -84,11 +84,13 @@ async def deliver(context: StepContext, job_id: uuid.UUID) -> Answer:
 
 async def fail(context: StepContext, job_id: uuid.UUID) -> None:
     """Not all can be restored. What was, remains: restoring it once more could lose later changes."""
+    undoes = context.saga.workflow != "erase"
+    rest = f"GET /v1/jobs/{job_id}/not-reached lists the records" if undoes else "progress.not_processed is the number"
     error = outcomes_wire.as_json(
         {
             "code": ErrorCode.INTERNAL,
             "detail": "Undoing failed repeatedly; the workers' log says why. What was restored remains so; "
-            "progress.not_processed is the number of items that were not. Retry this job to continue where it ended.",
+            f"{rest} that were not. Retry this job to continue where it ended.",
         }
     )
     await processing_queries.fail_import(context.connection, context.tenant_id, job_id, error)

@@ -116,6 +116,7 @@ class Resend(msgspec.Struct, frozen=True):
     """The response to a retry or a replay; without `job_id` there was nothing to send."""
 
     job_id: str | None = None
+    kind: str = ""
     taken: int = 0
     items: int = 0
     due: int = 0

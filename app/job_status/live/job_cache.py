@@ -40,7 +40,7 @@ STALE: Final = 0.5
 """Seconds for which a view may be shown whose job includes other jobs' work, which its revision does not count."""
 DEAR: Final = 0.1
 """Seconds of reading from which a finished job that changes with others' work is read as seldom as an open one."""
-_REPRESENTATION: Final = 4
+_REPRESENTATION: Final = 5
 """Counted up when the shape of a job changes, so that an old ETag does not confirm a new body."""
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -62,7 +62,7 @@ class View(msgspec.Struct):
     cost: float
     """Seconds that reading it took."""
     mark: str = ""
-    """Digest of the body, if the revision alone does not identify it (`status.Job.merged`)."""
+    """Digest of the body, if the revision alone does not identify it (`Job.merged`, `Job.left_alone`)."""
     read: service.JobView | None = None
     """What the body was made of, while workers may be missing."""
     lack: JobError | None = None
@@ -276,7 +276,7 @@ class JobViews:
             read_at=started,
             looked_at=started,
             cost=clock() - started,
-            mark="" if read.job.merged is UNSET else f"{zlib.crc32(body):08x}",
+            mark="" if read.job.merged is UNSET and read.job.left_alone is UNSET else f"{zlib.crc32(body):08x}",
             read=None if read.finished or read.job.waiting is not None else read,
         )
 

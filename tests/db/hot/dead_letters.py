@@ -17,7 +17,6 @@ HOT: Final[Hot] = {
     "read_calls": ("3, 20, 1", {"delivery_calls_pkey"}),
     "lock_conflicts": (f"3, 1, '{{c1,c2}}', {JOB}", {"dead_letters_record"}),
     "supersede_conflicts": ("3, '{1500,1501}', 'again'", {"dead_letters_waiting"}),
-    "heads_of_chains": ("3, '{1500,1501}'", {"dead_letters_pkey"}),
     "read_left_alone": (f"3, {JOB}", {"dead_letters_conflict", "dead_letters_pkey", "dead_letters_chain"}),
     "dead_letters_of_conflicts": (f"3, {JOB}, '{{1,2}}'", {"dead_letters_conflict"}),
     "dead_letters_of_items": ("3, '{5001,5002}', '{1,2}'", {"dead_letters_tenant_id_delivery_id_item_index_key"}),

@@ -10,6 +10,7 @@ HOT: Final[Hot] = {
     "lock_undoable": (f"3, {JOB}", {"jobs_pkey"}),
     "find_undo": (f"3, {JOB}", {"jobs_undo"}),
     "failed_sagas": ("3, 100", {"sagas_failed"}),
+    "saga_data": (f"3, 'undo', {JOB}", {"sagas_tenant_id_workflow_subject_key"}),
     "retry_saga": (f"3, {JOB}", {"sagas_failed"}),
     "drop_saga": (f"3, {JOB}", {"sagas_failed"}),
     "resume_undo": (f"3, {JOB}", {"jobs_pkey", "sagas_tenant_id_workflow_subject_key"}),
