@@ -180,6 +180,10 @@ async def read_clusters(
     """The most frequent first."""
 
 
+def _read_conflict(text: str | None) -> Conflict | None:
+    return None if text is None else msgspec.json.decode(text, type=Conflict)
+
+
 @query("list_dead_letters")
 async def _list_dead_letters(
     connection: Connection,
@@ -209,7 +213,11 @@ async def list_dead_letters(
     """
     rows = await _list_dead_letters(connection, tenant_id, wanted, destination_ids, resolution, before, LOOK, limit)
     ((low, looked), *_) = [(row.pop("low"), row.pop("looked")) for row in rows]
-    found = [DeadLetterRow(**row) for row in rows if row["dead_letter_id"] is not None]
+    found = [
+        DeadLetterRow(**row | {"conflict": _read_conflict(row["conflict"])})
+        for row in rows
+        if row["dead_letter_id"] is not None
+    ]
     if len(found) == limit:
         return found, found[-1].dead_letter_id
     return found, low if looked >= LOOK else None
