@@ -75,8 +75,7 @@ async def undo_job(
     "/v1/jobs/{job_id}/not-reached",
     tag="jobs",
     access=FOLLOWING,
-    answers=Answer("A page of records."),
-    errors=(409,),
+    answers=Answer("A page of records; of a job that is no undo it is empty."),
 )
 async def list_not_reached(
     job_id: JobId, query: Page, principal: Principal, database: Database, owners: JobOwners

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from app.errors import Conflict, NotFound
+from app.errors import NotFound
 from app.kit.postgres.database import Connection
 from app.kit.postgres.transactions import one_moment
 from app.sagas import consistency
@@ -34,18 +34,14 @@ async def list_not_reached(
 ) -> tuple[list[NotReached], int | None]:
     """A page, and before which item of the undone job the next one goes on (`None`: that was all).
 
-    Raises:
-        NotFound: the tenant has no such job.
-        Conflict: it takes nothing back.
+    Raises `NotFound`: the tenant has no such job.
     """
     async with one_moment(connection):
         job = await queries.read_undo(connection, tenant_id, job_id)
         if job is None:
             raise NotFound("There is no such job.")
-        if job.kind != JobKind.UNDO:
-            raise Conflict("This job takes nothing back; ask for the job that undoes it.")
-        if job.retakes is not None:
-            return [], None
+        if job.kind != JobKind.UNDO or job.retakes is not None:
+            return [], None  # it takes nothing back, or all at once
         if job.undo_of is not None:
             data = await sagas.read_data(connection, tenant_id, WORKFLOW, job_id)
             of, changes, position = await _of_undo(connection, tenant_id, job.undo_of, _first(data, before), limit)

@@ -30,6 +30,7 @@ RULES: Final[tuple[Callable[[Evidence], Findings], ...]] = (
     here.jobs_end_last,
     here.nothing_surprises,
     here.dead_letters_are_written,
+    here.conflicts_are_written,
     here.dead_letters_are_taken_once,
     here.all_have_it_or_none,
     here.reads_are_true,

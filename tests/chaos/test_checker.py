@@ -441,6 +441,11 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
     "an error nobody foresaw": ("surprised", lambda e: e.surprises.append("w1.log: Traceback")),
     "an item moves on": ("finished_early", lambda e: e.tables["chaos_moves"][4].update(seq=9)),
     "no letter": ("no_dead_letter", give_up),
+    "what an undo left has no letter": ("no_dead_letter", lambda e: (undo(e), e.tables["jobs"][1].update(failed=1))),
+    "a letter of nothing that an undo left": (
+        "dead_letter_too_many",
+        lambda e: e.tables["dead_letters"].append(DEAD_LETTER | {"delivery_id": None, "job_id": JOB}),
+    ),
     "a dead letter too many": ("dead_letter_too_many", lambda e: e.tables["dead_letters"].append(DEAD_LETTER)),
     "taken by two jobs": (
         "taken_twice",

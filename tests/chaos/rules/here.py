@@ -239,7 +239,9 @@ def dead_letters_are_written(e: Evidence) -> Findings:
         for index, code in zip(d["indexes"], d["states"], strict=True)
         if code in "fd"
     }
-    dead_letters = Counter((row["delivery_id"], row["item_index"]) for row in e.table("dead_letters"))
+    dead_letters = Counter(
+        (row["delivery_id"], row["item_index"]) for row in e.table("dead_letters") if row.get("delivery_id") is not None
+    )
     for place, code in given_up.items():
         if dead_letters[place] != 1:
             yield Finding(
@@ -252,9 +254,21 @@ def dead_letters_are_written(e: Evidence) -> Findings:
         )
 
 
+def conflicts_are_written(e: Evidence) -> Findings:
+    """Whatever an undo left because somebody changed it since has its dead letter, and nothing else of it has one."""
+    left = Counter(row["job_id"] for row in e.table("dead_letters") if row.get("delivery_id") is None)
+    for job in e.jobs.values():
+        wanted = job["failed"] if job["kind"] == "undo" else 0
+        if left[job["job_id"]] != wanted:
+            yield Finding(
+                "no_dead_letter" if left[job["job_id"]] < wanted else "dead_letter_too_many",
+                f"{job['kind']} {job['job_id']} left {wanted} records, and has {left[job['job_id']]} dead letters",
+            )
+
+
 def dead_letters_are_taken_once(e: Evidence) -> Findings:
     """A dead letter that a retry or replay took is that job's alone, and what ended otherwise has a reason."""
-    dead_letters = {row["dead_letter_id"]: row for row in e.table("dead_letters")}
+    dead_letters = {row["dead_letter_id"]: row for row in e.table("dead_letters") if row.get("delivery_id") is not None}
     held = {(row["destination_id"], *place_of(row)): row["synced_version"] for row in e.table("record_syncs")}
     owed: set[tuple[str, int, str, str]] = set()
     named: Counter[int] = Counter()
@@ -299,6 +313,8 @@ def all_have_it_or_none(e: Evidence) -> Findings:
     by_job: dict[str, list[Row]] = defaultdict(list)
     refused: dict[str, set[Place]] = defaultdict(set)
     for dead_letter in e.table("dead_letters"):
+        if dead_letter.get("delivery_id") is None:
+            continue
         refused[dead_letter.get("root_job_id", "")].add(place_of(dead_letter))
         by_job[dead_letter.get("job_id", "")].append(dead_letter)
     written = {row["job_id"] for row in e.table("ledger")}
