@@ -78,7 +78,8 @@ def _describe_one(found: dict[str, Any]) -> Iterator[str]:
     what += " could not be taken back" if undone else f" at {found['destination']} is {found['state']}"
     yield f"dead letter {found['id']}: {what} since {found['created_at']}"
     yield f"reason: {found['error_code']}: {found['detail']} ({counted(found['attempts'], 'attempt')})"
-    yield f"job {found['job_id']}, item {found['item_index']}; it began with job {found['root_job_id']}"
+    by_job = f"{found['job_kind'] or 'former'} job {found['job_id']}, item {found['item_index']}"
+    yield f"{by_job}; it began with job {found['root_job_id']}"
     if undone:
         by = undone["changed_by"]
         yield f"undone: job {undone['job_id']}, item {undone['item_index']}"

@@ -53,6 +53,7 @@ class DeadLetterRow(msgspec.Struct, frozen=True):
     delivery_id: int | None
     conflict: Json[Conflict] | None
     """Of an undo."""
+    job_kind: str | None
     declared_type: str | None
     """The name of the type, if the tenant has declared it."""
 

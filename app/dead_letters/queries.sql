@@ -14,6 +14,7 @@ ORDER BY d.name, d.destination_id;
 l.dead_letter_id, l.destination_id, l.type_id, l.record_id, l.version, l.state, l.error_code, l.error_detail, l.attempts,
     l.job_id, l.root_job_id, l.item_index, l.request_id, l.created_at, l.chain_id, l.resolution, l.resolved_at,
     l.resolved_by, l.note, l.replay_job_id, l.delivery_id, l.conflict,
+    (SELECT j.kind FROM jobs j WHERE j.tenant_id = :tenant_id AND j.job_id = l.job_id) AS job_kind,
     (SELECT t.name FROM resource_types t WHERE t.tenant_id = :tenant_id AND t.type_id = l.type_id) AS declared_type
 
 -- part: job_and_retries

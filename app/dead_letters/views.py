@@ -21,7 +21,7 @@ from app.resources.declaration import Resource
 from app.undo.conflicts import ChangedBy, Conflict
 from app.undo.restore import as_row
 from app.vocabulary.outcomes_wire import JsonObject
-from app.vocabulary.states import DeadLetterKind, ErrorCode, Resolution
+from app.vocabulary.states import DeadLetterKind, ErrorCode, JobKind, Resolution
 
 _MOST_STEPS: Final = 1_000
 """Versions that a dead letter is looked for back from the current one."""
@@ -68,6 +68,9 @@ class DeadLetter(Link, frozen=True, kw_only=True):
     version: int
     """The version that was to be delivered; a replay sends the current one. Of an undo, the one to be taken back."""
     item_index: int
+    job_kind: JobKind | None
+    """Of the job `job_id`. Of a delivery of an undo, the destination still holds what was to be taken back. null: the
+    job is past its retention."""
     root_job_id: uuid.UUID
     """The job that it all began with."""
     chain_id: int
