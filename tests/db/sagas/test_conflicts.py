@@ -19,10 +19,11 @@ from app.errors import Invalid, NothingToRetry
 from app.imports import processing_queries
 from app.records import history
 from app.resource_types.catalog import Catalog
+from app.sagas import queries as sagas
 from app.undo.not_reached import list_not_reached
 from app.vocabulary.states import DeadLetterKind
 from tests.db.conftest import Desk, people, person
-from tests.db.sagas.saga_rig import ask, drive, runner_of, undo
+from tests.db.sagas.saga_rig import ask, drive, hasten, runner_of, undo
 from tests.db.sagas.test_consistency import ALL, compensation, deliver, settle
 from tests.db.sagas.test_undo import contacts, fields, job, outcomes
 from tests.types import CONTACTS
@@ -345,3 +346,24 @@ async def test_what_a_failed_undo_did_not_reach_is_listed(desk: Desk) -> None:
     await undo(desk, pushed.job_id)
     async with desk.database.connection() as connection:
         assert await list_not_reached(connection, desk.tenant_id, undo_id, before=None, limit=2) == ([], None)
+
+
+async def test_what_a_failed_compensation_did_not_reach_is_counted_and_listed(desk: Desk) -> None:
+    a = await desk.add_destination("a")
+    pushed = await desk.push(people(4), consistency=ALL)
+    await deliver(desk, a, refuse={"c00001", "c00003"})
+    await desk.execute("ALTER TABLE job_chunks ADD CONSTRAINT broken CHECK (first_index <> 0) NOT VALID")
+    for _ in range(5):
+        await hasten(desk)
+        await drive(desk, runner_of(desk, saga_attempts=2))
+    await desk.execute("UPDATE sagas SET state = 'failed'")
+    failed = await compensation(desk, pushed.job_id)
+    async with desk.database.connection() as connection:
+        found, position = await list_not_reached(connection, desk.tenant_id, failed.job_id, before=None, limit=10)
+        (saga,) = await sagas.read_failed(connection, desk.tenant_id, 10)
+    assert [(one.record_id, one.job_id, one.item_index) for one in found] == [
+        ("c00003", pushed.job_id, 3),
+        ("c00001", pushed.job_id, 1),
+    ]
+    assert position is None
+    assert (saga.undo_job_id, saga.restored, saga.conflicts, saga.not_reached) == (failed.job_id, 0, 0, 2)
