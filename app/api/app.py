@@ -11,7 +11,7 @@ from litestar.routes import HTTPRoute
 from app import telemetry
 from app.auth.authorization import UNKNOWN_KEY, FirstSight
 from app.errors import KeyBusy, KeyExpired, KeyReused, Overloaded, TrancheError, Unauthorized
-from app.http import problems, request_context
+from app.http import problems, request_context, session_cookie
 from app.http.body.reader import Drains, Inbox
 from app.http.cors import Cors
 from app.http.dependencies import STATE_KEY, Resources
@@ -49,6 +49,7 @@ class Api(Litestar):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return await super().__call__(scope, receive, send)
+        session_cookie.to_bearer(scope)
         noted = request_context.begin(scope, asyncio.get_running_loop().time())
         scope["path"] = route_action(noted.path.replace("%3A", ":").replace("%3a", ":"))
         inbox = Inbox(scope, receive)

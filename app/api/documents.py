@@ -11,6 +11,7 @@ from litestar.response.base import ASGIResponse
 from app.api.openapi.document import Documents
 from app.api.openapi.page import render_problems
 from app.auth.authorization import FOLLOWING, identify
+from app.console import api as console
 from app.http import problems
 from app.http.headers import JSON
 from app.http.operation import EVERYBODY, Access, Answer, Call, Reply, operation, respond
@@ -18,6 +19,7 @@ from app.http.principal import Principal
 from app.kit.postgres.database import Database
 from app.release import read_version as read_release
 from app.resource_types.catalog import Catalog
+from app.settings import Settings
 
 _operation: Final = partial(operation, "GET", tag="documents", any_query=True)
 _YAML: Final = "application/yaml"
@@ -59,20 +61,22 @@ def _document(media_type: str, schema_type: str) -> Answer:
             cache=_ASK,
             content={JSON: {"type": "object", "additionalProperties": {"type": "string"}}},
         ),
-        Answer("To the page for people.", 302, headers=("Vary", "Location"), cache=_ASK),
+        Answer("To the console, or the documentation.", 302, headers=("Vary", "Location"), cache=_ASK),
     ),
 )
-async def read_root(media_type: str) -> Reply[Any]:
+async def read_root(media_type: str, settings: Settings) -> Reply[Any]:
     """Links.
 
-    A browser (`Accept: text/html`) is sent to `/docs`.
+    A browser (`Accept: text/html`) is sent to `/console`, or to `/docs` where there is none (`TRANCHE_CONSOLE`).
     """
     if media_type == _HTML:
-        return Reply(b"", 302, {"Vary": "Accept", "Location": "/docs", "Content-Type": _HTML})
+        place = console.PATH if settings.console else "/docs"
+        return Reply(b"", 302, {"Vary": "Accept", "Location": place, "Content-Type": _HTML})
     pointers = {
         "name": "Tranche",
         "version": read_release(),
         "documentation": "/docs",
+        **({"console": console.PATH} if settings.console else {}),
         "openapi": "/openapi.json",
         "health": "/health",
     }

@@ -6,7 +6,8 @@ from litestar.handlers import HTTPRouteHandler
 
 from app.api import documents
 from app.auth import api as auth_api
-from app.auth import tenants_api
+from app.auth import session_api, tenants_api
+from app.console import api as console
 from app.dead_letters import api as dead_letter_api
 from app.dead_letters import retry_api
 from app.destinations import api as destination_api
@@ -47,6 +48,7 @@ _FEATURES: Final = (
     sync_api,
     webhook_api,
     auth_api,
+    session_api,
     tenants_api,
     health_api,
     metrics_api,
@@ -54,4 +56,4 @@ _FEATURES: Final = (
 )
 
 OPERATIONS: Final = tuple(one for feature in _FEATURES for one in vars(feature).values() if isinstance(one, Operation))
-ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (*(one.route for one in OPERATIONS), documents.favicon)
+ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (*(one.route for one in OPERATIONS), documents.favicon, console.serve)

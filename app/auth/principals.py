@@ -15,6 +15,7 @@ import structlog
 from cachetools import LRUCache, TTLCache
 
 from app.auth import service, tokens
+from app.auth.tokens import Token
 from app.errors import DatabaseUnavailable, TrancheError, Unauthorized
 from app.http.principal import Principal
 from app.http.singleflight import SingleFlight
@@ -101,10 +102,9 @@ class Principals:
             return None
         if self._database.diverted and self._replica is not None:
             ACTING.set(STRANGERS)
-            ended_at = await self._snapshots.voided_at(*_scopes(token.tenant_id, token.key_id))
             async with self._database.connection() as connection:
                 principal = await service.authenticate(connection, secret)
-            if principal is not None and ended_at < self._replica.as_of:
+            if principal is not None and await self._ended_at(token, principal) < self._replica.as_of:
                 return principal
             raise DatabaseUnavailable(retry_after=5.0)  # it may be new, or changed where the replica has not come yet
         scope = key_scope(token.tenant_id, token.key_id)
@@ -112,6 +112,8 @@ class Principals:
         if found is None:
             raise DatabaseUnavailable(retry_after=5.0)
         principal = _decode(found[0].body)
+        if token.session and await self._ended_at(token, principal) >= found[0].at:
+            raise DatabaseUnavailable(retry_after=5.0)  # its key may be revoked
         if principal.expires_at is not None and principal.expires_at <= datetime.now(UTC):
             raise Unauthorized("This API key has expired.")
         return principal
@@ -147,6 +149,12 @@ class Principals:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
         await self._looking.close()
+
+    async def _ended_at(self, token: Token, principal: Principal) -> float:
+        """Unix time until which the key, or the session and its key, may have been ended or changed."""
+        return await self._snapshots.voided_at(
+            *_scopes(token.tenant_id, token.key_id), key_scope(token.tenant_id, principal.key_id)
+        )
 
     async def _learn(self, secret: str, digest: bytes) -> Principal | None:
         asked, began = asyncio.get_running_loop().time(), time.time()

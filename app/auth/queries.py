@@ -42,7 +42,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SecretRow(msgspec.Struct, frozen=True):
-    """What a key is checked by, unless it is revoked."""
+    """What a key or a session is checked by, unless the key is revoked."""
 
     secret_hash: bytes
     previous_hash: bytes | None
@@ -56,6 +56,8 @@ class SecretRow(msgspec.Struct, frozen=True):
     tenant_limits: Json[Limits]
     weight: float
     """Of its tenant beside others that wait as well."""
+    key_id: str
+    """The key, or the one that the session was opened with."""
 
 
 class LockedKey(msgspec.Struct, frozen=True):
@@ -98,6 +100,14 @@ insert_key = Query[[int, str, bytes, Sequence[str], str, datetime | None, Json[L
 """(tenant_id, key_id, secret_hash, scopes, name, expires_at, limits)"""
 find_key = Query[[int, str], SecretRow | None]("find_key")
 """(tenant_id, key_id)"""
+find_session = Query[[int, str], SecretRow | None]("find_session")
+"""(tenant_id, session_id)"""
+insert_session = Query[[int, str, str, bytes, datetime], None]("insert_session")
+"""(tenant_id, session_id, key_id, secret_hash, expires_at)"""
+delete_session = Query[[int, str], str | None]("delete_session")
+"""(tenant_id, session_id) The key that it was opened with; `None`: there is no such session."""
+delete_expired_sessions = Query[[int], None]("delete_expired_sessions")
+"""(tenant_id)"""
 _find_good_keys = Query[[list[int], list[str]], set[tuple[int, str]]]("find_good_keys")
 
 

@@ -54,10 +54,31 @@ VALUES ($1, $2, $3, $4, $5, $6, jsonb_strip_nulls($7::text::jsonb));
 SELECT
     k.secret_hash, CASE WHEN k.previous_until > now() THEN k.previous_hash END AS previous_hash, k.scopes,
     k.expires_at, coalesce(k.expires_at <= now(), false) AS expired, t.disabled_at IS NOT NULL AS disabled,
-    k.limits, t.limits AS tenant_limits, t.weight
+    k.limits, t.limits AS tenant_limits, t.weight, k.key_id
 FROM api_keys k
 JOIN tenants t ON t.tenant_id = k.tenant_id
 WHERE k.tenant_id = $1 AND k.key_id = $2 AND k.revoked_at IS NULL;
+
+-- name: find_session
+-- With the key that it was opened with.
+SELECT
+    s.secret_hash, NULL::bytea AS previous_hash, k.scopes, least(k.expires_at, s.expires_at) AS expires_at,
+    least(k.expires_at, s.expires_at) <= now() AS expired, t.disabled_at IS NOT NULL AS disabled, k.limits,
+    t.limits AS tenant_limits, t.weight, k.key_id
+FROM api_sessions s
+JOIN api_keys k ON k.tenant_id = s.tenant_id AND k.key_id = s.key_id
+JOIN tenants t ON t.tenant_id = s.tenant_id
+WHERE s.tenant_id = $1 AND s.session_id = $2 AND k.revoked_at IS NULL;
+
+-- name: insert_session
+INSERT INTO api_sessions (tenant_id, session_id, key_id, secret_hash, expires_at) VALUES ($1, $2, $3, $4, $5);
+
+-- name: delete_session
+DELETE FROM api_sessions WHERE tenant_id = $1 AND session_id = $2 RETURNING key_id;
+
+-- name: delete_expired_sessions
+-- Whoever signs in removes those of the tenant that have ended.
+DELETE FROM api_sessions WHERE tenant_id = $1 AND expires_at <= now();
 
 -- name: find_good_keys
 -- Those of the keys $1, $2 that are still taken: whoever follows or waits with another one is sent away.

@@ -15,7 +15,7 @@ import msgspec
 from app.audit.queries import OPERATOR, write_audit
 from app.auth import queries as rows
 from app.auth import tokens
-from app.auth.queries import Key, LockedKey, Tenant
+from app.auth.queries import Key, LockedKey, SecretRow, Tenant
 from app.errors import Invalid, NotFound, TenantDisabled, Unauthorized
 from app.http.principal import Principal
 from app.kit.postgres.database import Connection
@@ -286,7 +286,7 @@ async def rotate_key(
 
 
 async def authenticate(connection: Connection, secret: str) -> Principal | None:
-    """Who holds this key; `None` for an unknown or revoked one.
+    """Who holds this key, or the key of this session; `None` for an unknown or revoked one.
 
     Raises:
         Unauthorized: the key has expired.
@@ -295,9 +295,11 @@ async def authenticate(connection: Connection, secret: str) -> Principal | None:
     token = tokens.parse(secret)
     if token is None:
         return None
-    return await find_principal(
-        connection, token.tenant_id, token.key_id, lambda stored: hmac.compare_digest(stored, token.secret_hash)
-    )
+    find = rows.find_session if token.session else rows.find_key
+    row = await find(connection, token.tenant_id, token.key_id)
+    if row is not None and row.expired and token.session:
+        raise Unauthorized("This session has ended; sign in again.")
+    return _admit(token.tenant_id, row, lambda stored: hmac.compare_digest(stored, token.secret_hash))
 
 
 async def find_principal(
@@ -310,7 +312,10 @@ async def find_principal(
         Unauthorized: the key has expired.
         TenantDisabled: the key is good, but its tenant is disabled.
     """
-    row = await rows.find_key(connection, tenant_id, key_id)
+    return _admit(tenant_id, await rows.find_key(connection, tenant_id, key_id), proves)
+
+
+def _admit(tenant_id: int, row: SecretRow | None, proves: Callable[[bytes], bool]) -> Principal | None:
     # Compared in any case: an id that exists takes no longer than one that does not.
     current = proves(_NO_HASH if row is None else row.secret_hash)
     if row is None:
@@ -326,7 +331,7 @@ async def find_principal(
     if row.disabled:
         raise TenantDisabled()
     return Principal(
-        tenant_id, key_id, frozenset(row.scopes), row.expires_at, row.limits, row.tenant_limits, row.weight
+        tenant_id, row.key_id, frozenset(row.scopes), row.expires_at, row.limits, row.tenant_limits, row.weight
     )
 
 

@@ -152,6 +152,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Doc("an event stream ends after this, so that a server can stop; the client resumes it", "s")
     ] = 30.0
     stream_token_seconds: Annotated[float, Doc("a token for one job's event stream is valid for", "s")] = 3_600.0
+    console: Annotated[int, Doc("serve pages for people at /console", "0-1", zero=True)] = 1
     cors_origins: Annotated[
         str,
         Doc(

@@ -107,6 +107,15 @@ CREATE TABLE public.api_keys (
     limits jsonb DEFAULT '{}'::jsonb NOT NULL
 );
 
+CREATE TABLE public.api_sessions (
+    tenant_id integer NOT NULL,
+    session_id text NOT NULL COLLATE pg_catalog."C",
+    key_id text NOT NULL COLLATE pg_catalog."C",
+    secret_hash bytea NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL
+);
+
 CREATE TABLE public.audit_log (
     tenant_id integer NOT NULL,
     audit_id bigint NOT NULL,
@@ -531,6 +540,9 @@ ALTER TABLE public.webhook_messages ALTER COLUMN message_id ADD GENERATED ALWAYS
 ALTER TABLE ONLY public.api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (tenant_id, key_id);
 
+ALTER TABLE ONLY public.api_sessions
+    ADD CONSTRAINT api_sessions_pkey PRIMARY KEY (tenant_id, session_id);
+
 ALTER TABLE ONLY public.audit_log
     ADD CONSTRAINT audit_log_pkey PRIMARY KEY (tenant_id, audit_id);
 
@@ -614,6 +626,8 @@ ALTER TABLE ONLY public.webhook_endpoints
 
 ALTER TABLE ONLY public.webhook_messages
     ADD CONSTRAINT webhook_messages_pkey PRIMARY KEY (tenant_id, message_id);
+
+CREATE INDEX api_sessions_expired ON public.api_sessions USING btree (tenant_id, expires_at);
 
 CREATE INDEX audit_log_subject ON public.audit_log USING btree (tenant_id, subject, audit_id);
 
@@ -699,6 +713,9 @@ CREATE INDEX webhook_messages_state ON public.webhook_messages USING btree (tena
 
 ALTER TABLE ONLY public.api_keys
     ADD CONSTRAINT api_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(tenant_id);
+
+ALTER TABLE ONLY public.api_sessions
+    ADD CONSTRAINT api_sessions_tenant_id_key_id_fkey FOREIGN KEY (tenant_id, key_id) REFERENCES public.api_keys(tenant_id, key_id);
 
 ALTER TABLE ONLY public.destinations
     ADD CONSTRAINT destinations_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(tenant_id);

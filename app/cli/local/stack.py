@@ -10,13 +10,16 @@ import aiohttp
 import msgspec
 import structlog
 
+from app.audit.queries import OPERATOR
 from app.auth import service as auth_service
+from app.auth import sessions
 from app.cli.local import place
 from app.cli.local.server import claim_port
 from app.destinations import service as destination_service
 from app.embedded import Child, EngineError, Engines
 from app.errors import Conflict
 from app.kit.encryption import Vault
+from app.kit.postgres.database import Connection
 from app.migrations.runner import migrate
 from app.settings import Settings
 from app.vocabulary.addresses import parse_networks
@@ -69,6 +72,8 @@ class Stack:
         self.sandbox_url: Final = f"http://{_HOST}:{sandbox_port}" if sandbox_port else None
         self.first_key: str | None = None
         """The API key that was made because there was none; shown once."""
+        self.console_url: str | None = None
+        """The console, signed in once; `None`: there is none, or no key that may see it."""
         self._port = port
         self._sandbox_port = sandbox_port
         self._sandbox_fields = sandbox_fields
@@ -115,12 +120,26 @@ class Stack:
             self._spawn(part)
         await self._await_ready()
 
+    async def _link_console(self, connection: Connection, tenant_id: int) -> str | None:
+        found = await auth_service.list_keys(connection, tenant_id)
+        good = await auth_service.find_good_keys(connection, [(tenant_id, key.key_id) for key in found])
+        keys = [key for key in found if (tenant_id, key.key_id) in good and "admin" in key.scopes]
+        if not keys:
+            return None
+        opened = await sessions.open_session(
+            connection, tenant_id, keys[0].key_id, seconds=sessions.LINK_SECONDS, actor=OPERATOR
+        )
+        # By this name browsers keep its cookie without TLS.
+        return f"http://localhost:{self._port}/console#{opened.secret}"
+
     async def _furnish(self) -> None:
         """A first key, and the sandbox as a destination."""
         async with place.connection(self.settings) as connection:
             tenant_id = await auth_service.ensure_tenant(connection, TENANT)
             if not await auth_service.list_keys(connection, tenant_id):
                 self.first_key = await auth_service.create_key(connection, TENANT, list(auth_service.SCOPES))
+            if self.settings.console:
+                self.console_url = await self._link_console(connection, tenant_id)
             if not self.sandbox_url:
                 return
             known = await destination_service.list_destinations(connection, tenant_id)

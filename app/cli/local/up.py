@@ -66,6 +66,8 @@ async def _up(stack: Stack) -> None:
 
 def _announce(stack: Stack) -> None:
     click.echo(f"Tranche is up at {stack.url}  (API reference: {stack.url}/docs)")
+    if stack.console_url:
+        click.echo(f"The console, signed in (once, within ten minutes): {stack.console_url}")
     if stack.sandbox_url:
         click.echo(
             f"A sandbox CRM is at {stack.sandbox_url}; switch its faults at {stack.sandbox_url}/__sandbox__/faults"

@@ -23,8 +23,8 @@ NATURAL = {
     "/v1/destinations/{name}/circuit",
 }
 """They set a state: twice is once."""
-STATELESS = {"/v1/jobs/{job_id}/stream-token", "/v1/destinations/{name}/test"}
-"""They store nothing, or what they found a moment ago."""
+STATELESS = {"/v1/jobs/{job_id}/stream-token", "/v1/destinations/{name}/test", "/v1/session"}
+"""They store nothing, or what they found a moment ago, or what must not be stored."""
 
 
 async def post(api: Api, path: str, body: Any = None, key: str | None = "k") -> Answer:

@@ -315,11 +315,12 @@ async def test_the_page_shows_examples_as_they_are_sent(api: Api) -> None:
 async def test_the_root_leads_a_browser_to_the_page_and_a_program_to_the_document(api: Api) -> None:
     nobody = api.as_key(None)
     async with api.session.get(api.url + "/", headers={"Accept": "text/html,*/*;q=0.8"}) as answer:
-        assert (answer.status, answer.url.path) == (200, "/docs")
+        assert (answer.status, answer.url.path) == (200, "/console")
     pointers = (await nobody.get("/")).json()
     assert (pointers["documentation"], pointers["openapi"]) == ("/docs", "/openapi.json")
+    assert pointers["console"] == "/console"
     assert (await nobody.get("/favicon.ico")).status == 204
-    lost = await nobody.get("/console")
+    lost = await nobody.get("/consoles")
     assert lost.status == 404
     assert "/docs" in lost.json()["detail"]
 

@@ -12,6 +12,7 @@ from app.settings import PREFIX, Settings, check_names, load, table
 _DEFAULTS = Settings()
 _NUMBERS = [name for name in Settings.__struct_fields__ if not isinstance(getattr(_DEFAULTS, name), str)]
 _ZERO_HAS_A_SENSE = {
+    "console",
     "db_statement_cache",
     "max_wait",
     "idempotency_retention",
