@@ -30,6 +30,7 @@ from app.http.rate_limits import AddressLimits, RequestLimits
 from app.http.reads import Reads
 from app.http.refusal_limiter import Refusals
 from app.imports.reception import Importer
+from app.imports.workbooks import Workbooks
 from app.job_status.live.job_cache import JobViews
 from app.job_status.live.long_poll import LongPoll
 from app.job_status.live.watcher import JobWatcher
@@ -97,7 +98,7 @@ def create_app(settings: Settings) -> Litestar:
         intake,
         JobOwners(database),
         long_poll,
-        Importer(settings, database, intake, notifier, long_poll, catalog, request_limits),
+        Importer(settings, database, intake, notifier, long_poll, catalog, request_limits, Workbooks(settings)),
         catalog,
         Exports(database),
         Destinations(database, workers, notifier),

@@ -33,22 +33,30 @@ CHARSETS: Final = {
 }
 """`charset` of a content type, in lower case → Python's codec."""
 
+WORKBOOK: Final = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+"""The media type of an XLSX."""
+
 _HEAD: Final = 4
 _CODEC_NAMES: Final = {"cp1252": "Windows-1252", "iso8859-15": "ISO-8859-15"}
 _TEXTUAL: Final = re.compile(r"[^\W\d_]|[€‚„…‘’“”•–—™«»§°±²³´·¿¡£¥©®ªº½¼¾\u00a0]")  # noqa: RUF001
 _FOREIGN: Final = (
-    (b"PK\x03\x04", "a workbook (XLSX, ODS) or a ZIP archive", "save the sheet as CSV and send that"),
-    (b"\xd0\xcf\x11\xe0", "an old Excel workbook (XLS)", "save the sheet as CSV and send that"),
+    (b"PK\x03\x04", "a workbook (XLSX, ODS) or a ZIP archive", "{workbook}, and save the sheet of any other as CSV"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook (XLS)", "save it as an Excel workbook (.xlsx) or as CSV"),
     (b"%PDF", "a PDF", "save the table as CSV and send that"),
 )
 _COMPRESSED: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
-def describe_foreign(head: bytes, unpack: str = "send it with Content-Encoding: {0}") -> str | None:
-    """What a file is that begins so and is no text, and what to do instead; `unpack` says it for a compressed one."""
+def describe_foreign(
+    head: bytes,
+    unpack: str = "send it with Content-Encoding: {0}",
+    workbook: str = f"send an XLSX with Content-Type: {WORKBOOK}",
+) -> str | None:
+    """What a file is that begins so and is no text, and what to do instead; `unpack` says it for a compressed one,
+    `workbook` for a workbook."""
     for begin, kind, advice in _FOREIGN:
         if head.startswith(begin):
-            return f"is {kind}, not text: {advice}"
+            return f"is {kind}, not text: {advice.format(workbook=workbook)}"
     for begin, codec in _COMPRESSED.items():
         if head.startswith(begin):
             return f"is compressed with {codec}: {unpack.format(codec)}"

@@ -26,7 +26,8 @@ from app.files.csv_columns import MAX_COLUMNS, NOTES, Columns, guard_key, unders
 from app.files.csv_injection import neutralize, restore
 from app.files.csv_mapping import ColumnNames, fold
 from app.files.csv_reader import DELIMITERS
-from app.files.readers import WORDING, Family, Kept
+from app.files.readers import WORDING, Kept
+from app.files.tables.table_reader import TABLES
 from app.resources.decoding import Noted, Piece, UnreadablePiece
 from app.resources.rules import MAX_KEY
 
@@ -208,7 +209,7 @@ class CsvWriter:
         names: list[str] = [field for field in known.fields if deletions or field != "deleted"]
         self._cells: list[tuple[str, bool]] = [(field, False) for field in names]
         """Field or key of each cell, and whether it is a key."""
-        if kept is not None and kept.family is Family.CSV and kept.header is not None:
+        if kept is not None and kept.family in TABLES and kept.header is not None:
             self._columns = columns = understand(known, kept.header, kept.mapping, WORDING)
             self._cells, names = [], []
             for i, target in enumerate(columns.targets):

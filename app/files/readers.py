@@ -3,59 +3,45 @@
 Pieces are gathered into chunks, each of which is later written in one transaction.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Iterator
-from enum import StrEnum
+from collections.abc import Generator, Iterator
 from itertools import chain, zip_longest
 from typing import Final
-from urllib.parse import quote
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
-from app.files.csv_cells import Cells
-from app.files.csv_columns import SAMPLE, Columns, HeaderError, MissingFields, understand
-from app.files.csv_mapping import ColumnNames, Wording
-from app.files.csv_reader import Record, Records
-from app.files.encoding import UTF_8, Decoder, UndecodableText
+from app.files.csv_mapping import ColumnNames
 from app.files.json_document import split_quickly
 from app.files.json_reader import MAX_ITEM, JsonItems, LongItem
 from app.files.ndjson import MAX_LINE, NdjsonLines
+from app.files.tables.sheet_reader import SheetReader
+from app.files.tables.table_reader import WORDING, CsvReader, Family, Form, Portion, Reader, TableReader, unreadable
+from app.files.workbook.addresses import Grid
 from app.resources.decoding import Noted, Piece, UnreadablePiece
 from app.vocabulary.outcomes_wire import FieldError
 from app.vocabulary.states import ErrorCode
 
+__all__ = [
+    "LINES_PER_ITEM",
+    "WORDING",
+    "Chunk",
+    "Chunker",
+    "Contents",
+    "CsvReader",
+    "Family",
+    "Form",
+    "Kept",
+    "Portion",
+    "Reader",
+    "keep",
+    "measure",
+    "open_reader",
+    "read_by_steps",
+    "read_quickly",
+]
+
 _CHUNK: Final = 65_536
 LINES_PER_ITEM: Final = 64
 """A body with more lines than this for each allowed item is refused: blank ones take time as well."""
-
-
-def _show(column: str, field: str) -> str:
-    return f"?map={quote(column, safe='')}:{quote(field, safe='')}"
-
-
-WORDING: Final = Wording("map=", ":", _show)
-
-
-class Family(StrEnum):
-    JSON = "json"
-    CSV = "csv"
-    NDJSON = "ndjson"
-
-
-class Form(msgspec.Struct, frozen=True, kw_only=True):
-    """How a body is written. `charset` is a codec of `text.CHARSETS`; `mapping` renames columns of a CSV; the rest: see
-    `app.files.csv_cells.Cells`."""
-
-    family: Family = Family.JSON
-    charset: str = UTF_8
-    mapping: dict[str, str] = {}
-    decimal: str | UnsetType = UNSET
-    date_format: str | UnsetType = UNSET
-
-    @property
-    def cells(self) -> Cells:
-        return Cells(self.decimal or "", self.date_format or "")
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,133 +50,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     family: Family
     mapping: dict[str, str] = {}
     header: list[str] | None = None
-    """Of a CSV."""
-
-
-class Portion(msgspec.Struct, frozen=True):
-    """Pieces that follow one another, and the line that each begins in, from 1; JSON has no lines."""
-
-    pieces: list[Piece]
-    lines: list[int] = []
-
-
-class Reader(ABC):
-    """Bytes → pieces, in the order of the file.
-
-    Raises:
-        MalformedBody, HeaderError: the file cannot be used as a whole; the machine is done then.
-    """
-
-    @property
-    @abstractmethod
-    def line(self) -> int:
-        """Lines read so far, blank ones too."""
-
-    @abstractmethod
-    def read(self, data: bytes | None) -> Iterator[Portion]:
-        """What comes of these bytes, or of the end (None), in steps of some milliseconds; to be asked for to its end.
-
-        Between two steps others may have their turn.
-        """
-
-    def feed(self, data: bytes) -> list[Piece]:
-        return [piece for step in self.read(data) for piece in step.pieces]
-
-    def finish(self) -> list[Piece]:
-        return [piece for step in self.read(None) for piece in step.pieces]
-
-
-class CsvReader(Reader):
-    """The first record that is not blank is the header; rows without any content are left out."""
-
-    def __init__(self, form: Form, names: ColumnNames) -> None:
-        self._decoder = Decoder(form.charset)
-        self._records = Records()
-        self._form = form
-        self._names = names
-        self._lacking: MissingFields | None = None
-        """The header cannot be used: a few rows are read on for a good advice."""
-        self._sample: list[list[str]] = []
-        self.columns: Columns | None = None
-        """Once the header was read."""
-
-    @property
-    def line(self) -> int:
-        return self._records.line
-
-    def read(self, data: bytes | None) -> Iterator[Portion]:
-        try:
-            text = self._decoder.finish() if data is None else self._decoder.feed(data)
-        except UndecodableText as error:
-            # A bad header before the bad byte is told first, wherever the chunks were cut.
-            yield from self._make(self._records.read(error.before, at_once=True))
-            self._refuse()
-            raise
-        yield from self._make(self._records.read(text))
-        if data is None:
-            yield from self._make(self._records.read(None))
-            self._refuse()
-            if self.columns is None:
-                raise HeaderError("the file is empty: a CSV file begins with a line of column names")
-
-    def _make(self, steps: Iterable[list[Record]]) -> Iterator[Portion]:
-        for records in steps:
-            if not records:
-                yield Portion([])  # there may be work without any record
-                continue
-            if self._lacking is None and self.columns is None:
-                self._understand(records.pop(0))
-            columns = self.columns
-            if columns is None:
-                yield Portion([])
-                self._sample += [record.cells for record in records if record.cells and any(record.cells)]
-                if len(self._sample) >= SAMPLE:
-                    self._refuse()
-                continue
-            filled = [record for record in records if record.cells is None or any(record.cells)]
-            yield Portion([_make_piece(columns, record) for record in filled], [record.line for record in filled])
-
-    def _refuse(self) -> None:
-        """
-        Raises:
-            HeaderError: the columns cannot be used.
-        """
-        if self._lacking is not None:
-            raise self._lacking.advise(self._sample)
-
-    def _understand(self, record: Record) -> None:
-        if record.cells is None:
-            raise HeaderError(f"line {record.line}, which should name the columns: {record.problem}")
-        if any("\0" in cell for cell in record.cells):
-            raise HeaderError(
-                f"line {record.line}, which should name the columns, has NUL bytes; if the file is UTF-16 without a "
-                "byte order mark, send it with charset=utf-16le in the content type"
-            )
-        try:
-            self.columns = understand(self._names, record.cells, self._form.mapping, WORDING, self._form.cells)
-        except MissingFields as lacking:
-            self._lacking = lacking
-
-
-def _make_piece(columns: Columns, record: Record) -> Piece:
-    cells = record.cells
-    if cells is None:
-        return _unreadable(record.line, record.problem, too_large=record.too_long, text=record.text)
-    fault = columns.fault(cells)
-    if fault is not None:
-        return _unreadable(record.line, fault, cells=cells)
-    item, warnings = columns.read(cells)
-    return Noted(_encode(item), warnings) if warnings else _encode(item)
-
-
-_encode = msgspec.json.Encoder().encode
-
-
-def _unreadable(
-    line: int, problem: str, *, too_large: bool = False, cells: list[str] | None = None, text: str = ""
-) -> UnreadablePiece:
-    code = ErrorCode.ITEM_TOO_LARGE if too_large else ErrorCode.INVALID_FIELD
-    return UnreadablePiece([FieldError(code, "", f"line {line}: {problem}")], cells=cells, text=text)
+    """Of a table."""
 
 
 class NdjsonReader(Reader):
@@ -207,7 +67,7 @@ class NdjsonReader(Reader):
         lines = self._lines.finish() if data is None else self._lines.feed(data)
         long = f"the line is longer than {MAX_LINE:,} bytes"
         pieces: list[Piece] = [
-            _unreadable(line.number, long, too_large=True) if line.data is None else line.data for line in lines
+            unreadable(line.number, long, too_large=True) if line.data is None else line.data for line in lines
         ]
         yield Portion(pieces, [line.number for line in lines])
 
@@ -231,9 +91,11 @@ def _refuse_long(item: LongItem) -> UnreadablePiece:
 
 
 def open_reader(form: Form, names: ColumnNames) -> Reader:
-    """The machine for a body that arrives piece by piece."""
+    """The machine for a body that arrives piece by piece; of a workbook, what `app.files.workbook.process` makes."""
     if form.family is Family.CSV:
         return CsvReader(form, names)
+    if form.family is Family.XLSX:
+        return SheetReader(form, names)
     return NdjsonReader() if form.family is Family.NDJSON else JsonReader()
 
 
@@ -242,6 +104,8 @@ class Contents(msgspec.Struct, frozen=True):
     kept: Kept
     lines: list[int] = []
     """As in `Portion`."""
+    grid: Grid | None = None
+    """Of a workbook."""
 
 
 def read_quickly(body: bytes, form: Form, *, max_items: int) -> Contents | None:
@@ -282,7 +146,7 @@ def read_by_steps(
 
 def keep(form: Form, reader: Reader) -> Kept:
     """What is worth keeping of a file, once its reader has seen all of it."""
-    columns = reader.columns if isinstance(reader, CsvReader) else None
+    columns = reader.columns if isinstance(reader, TableReader) else None
     return Kept(family=form.family, mapping=form.mapping, header=columns.header if columns else None)
 
 

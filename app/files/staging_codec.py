@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from app.files.workbook.addresses import Grid
 from app.resources.decoding import Noted, Piece, UnreadablePiece
 from app.vocabulary.outcomes_wire import FieldError, ItemWarning
 from app.vocabulary.states import ErrorCode, WarningCode
@@ -23,11 +24,20 @@ class _Packed(msgspec.Struct, array_like=True, gc=False):
     warnings: list[tuple[str, str, str]] = []
 
 
-class _Numbered(msgspec.Struct):
+class _Numbered(msgspec.Struct, omit_defaults=True):
     pieces: list[bytes | _Packed]
     lines: list[int]
     """A place and its line, for the first piece and for each one that does not begin in the line after the one before:
     most rows take one line."""
+    grid: Grid | None = None
+
+
+class Staged(NamedTuple):
+    """The pieces of a chunk, and where they were: their lines, and of a workbook the cells."""
+
+    pieces: list[Piece]
+    lines: Sequence[int]
+    grid: Grid | None
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -35,18 +45,18 @@ _decode_pieces: Final = msgspec.msgpack.Decoder(list[bytes | _Packed] | _Numbere
 _decode_sources: Final = msgspec.msgpack.Decoder(dict[int, bytes | _Packed]).decode
 
 
-def encode_pieces(pieces: Sequence[Piece], lines: Sequence[int] = ()) -> bytes:
+def encode_pieces(pieces: Sequence[Piece], lines: Sequence[int] = (), grid: Grid | None = None) -> bytes:
     """MessagePack; to be compressed by whoever stores it. `lines`: where each piece begins, where there are lines."""
     packed = [_pack(piece) for piece in pieces]
-    return _encode(_Numbered(packed, _shorten(lines)) if lines else packed)
+    return _encode(_Numbered(packed, _shorten(lines), grid) if lines else packed)
 
 
-def decode_pieces(data: bytes) -> tuple[list[Piece], Sequence[int]]:
-    """The pieces, and their lines."""
+def decode_pieces(data: bytes) -> Staged:
     stored = _decode_pieces(data)
     if isinstance(stored, list):
-        return [_unpack(piece) for piece in stored], ()
-    return [_unpack(piece) for piece in stored.pieces], _lengthen(stored.lines, len(stored.pieces))
+        return Staged([_unpack(piece) for piece in stored], (), None)
+    lines = _lengthen(stored.lines, len(stored.pieces))
+    return Staged([_unpack(piece) for piece in stored.pieces], lines, stored.grid)
 
 
 def _shorten(lines: Sequence[int]) -> list[int]:

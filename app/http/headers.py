@@ -7,13 +7,14 @@ from typing import Final
 import msgspec
 
 from app.errors import MalformedRequest
-from app.files.encoding import CHARSETS, UTF_8
+from app.files.encoding import CHARSETS, UTF_8, WORKBOOK
 from app.files.readers import Family
 from app.http.errors import KeyInvalid, KeyMissing, NotAcceptable, UnsupportedMediaType
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 CSV: Final = "text/csv"
+XLSX: Final = WORKBOOK
 EVENTS: Final = "text/event-stream"
 
 
@@ -154,6 +155,7 @@ _HEADER_ROW: Final = re.compile(r';\s*header\s*=\s*"?absent', re.IGNORECASE | re
 _FAMILIES: Final = {
     JSON: Family.JSON,
     CSV: Family.CSV,
+    XLSX: Family.XLSX,
     NDJSON: Family.NDJSON,
     "application/ndjson": Family.NDJSON,
     "application/jsonl": Family.NDJSON,
@@ -170,7 +172,7 @@ def require_json(fields: Fields) -> None:
 def read_type(fields: Fields) -> tuple[Family, str]:
     """What a body of items is written in, and the codec of its text; without a type it is JSON in UTF-8.
     Raises `UnsupportedMediaType`: it is something else, or in a charset that is not taken."""
-    return _read_type(fields, (JSON, NDJSON, CSV))
+    return _read_type(fields, (JSON, NDJSON, CSV, XLSX))
 
 
 def _read_type(fields: Fields, offers: tuple[str, ...]) -> tuple[Family, str]:
@@ -194,6 +196,8 @@ def _read_type(fields: Fields, offers: tuple[str, ...]) -> tuple[Family, str]:
             raise UnsupportedMediaType(
                 "A CSV without a header row is not supported: its first line must name the columns.", headers=headers
             )
+    elif family is Family.XLSX and charset is not None:
+        raise UnsupportedMediaType("A workbook has no charset; send it without one.", headers=headers)
     elif codec != UTF_8:
         raise UnsupportedMediaType(
             f"{'JSON' if family is Family.JSON else 'NDJSON'} is sent as UTF-8.", headers=headers

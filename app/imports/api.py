@@ -10,6 +10,7 @@ from app.errors import Invalid
 from app.files.csv_cells import compile_date_format
 from app.files.csv_mapping import MappingError, names_of
 from app.files.readers import WORDING, Family, Form
+from app.files.tables.table_reader import TABLES
 from app.http import headers
 from app.http.headers import Fields, Preferences
 from app.http.operation import Answer, Call, Header, PerType, operation
@@ -42,15 +43,18 @@ class ImportQuery(msgspec.Struct, frozen=True, kw_only=True):
     """`all_destinations`: an item that one destination finally refuses is undone at the others, and here, by a job
     that the import then shows as `compensated_by`."""
     map: list[Annotated[str, msgspec.Meta(examples=["Customer Id:id"])]] = []
-    """Renames a column of a CSV, as `Column:field`, percent-encoded; repeat it for more. The last colon separates. An
-    e-mail column that is renamed to `id` is both, if no other column is `email`."""
+    """Renames a column of a CSV or a workbook, as `Column:field`, percent-encoded; repeat it for more. The last colon
+    separates. An e-mail column that is renamed to `id` is both, if no other column is `email`."""
     ignore: list[Annotated[str, msgspec.Meta(examples=["Internal note"])]] = []
-    """Leaves a column of a CSV out; repeat it for more."""
+    """Leaves a column of a CSV or a workbook out; repeat it for more."""
     decimal: Literal[".", ","] | None = None
-    """Which sign begins the fraction of a number in a CSV; the other one may then separate thousands. Without it,
-    numbers are like 1200.5."""
+    """Which sign begins the fraction of a number in a CSV, or in a cell of a workbook that is text; the other one may
+    then separate thousands. Without it, numbers are like 1200.5."""
     date_format: Annotated[str, msgspec.Meta(examples=["DD.MM.YYYY"])] | None = None
-    """How a CSV writes dates, of YYYY, MM and DD. Without it, like 2026-03-31."""
+    """How a CSV writes dates, or a cell of a workbook that is text, of YYYY, MM and DD. Without it, like 2026-03-31."""
+    sheet: Annotated[str, msgspec.Meta(min_length=1, max_length=255, examples=["Customers"])] | None = None
+    """Which sheet of a workbook is meant, by its name or its number, from 1. Without it, the first visible one that has
+    contents."""
 
 
 def _read_key(call: Call) -> str:
@@ -104,11 +108,21 @@ def _describe_csv(resource: Resource) -> str:
     )
 
 
+def _describe_workbook(settings: Settings) -> str:
+    return (
+        "A workbook (XLSX) as it is; one of its sheets (`sheet=`) is read as the same table in a CSV would be. Numbers "
+        "are written plainly, dates and times as in ISO 8601, and formulas as their computed value; a cell that holds "
+        "an error fails its item. Errors name the cell. Uncompressed it may have "
+        f"{settings.max_workbook_bytes} bytes; save a larger sheet as CSV."
+    )
+
+
 def _describe(settings: Settings) -> str:
     return (
         f"Up to {settings.max_sync_items} items or {settings.max_sync_bytes} bytes (inflated) are decided in one "
         "transaction and answered item by item. More of them, "
-        f"up to {settings.max_json_items} items as JSON and {settings.max_file_bytes} bytes as CSV or NDJSON, are "
+        f"up to {settings.max_json_items} items as JSON and {settings.max_file_bytes} bytes as CSV or NDJSON "
+        f"({settings.max_workbook_bytes} as a workbook), are "
         "staged while they arrive and processed afterwards; with `atomic=true`, where one transaction holds the "
         f"locks of all items, up to {settings.max_atomic_items} items and {settings.max_atomic_bytes} bytes. "
         "The same request under the same Idempotency-Key gets the same "
@@ -134,6 +148,7 @@ def _describe_body(settings: Settings, resource: Resource) -> dict[str, Any]:
         },
         headers.NDJSON: {"type": "string", "description": _NDJSON},
         headers.CSV: {"type": "string", "description": _describe_csv(resource)},
+        headers.XLSX: {"type": "string", "format": "binary", "description": _describe_workbook(settings)},
     }
 
 
@@ -211,11 +226,13 @@ async def import_records(
 
 def _read_form(query: ImportQuery, fields: Fields, resource: Resource) -> Form:
     family, charset = headers.read_type(fields)
-    if (query.map or query.ignore or query.decimal or query.date_format) and family is not Family.CSV:
+    if (query.map or query.ignore or query.decimal or query.date_format) and family not in TABLES:
         raise Invalid(
-            "map=, ignore=, decimal= and date_format= are for the columns of a CSV; name the fields of JSON items as "
-            "they are, and write numbers and dates as JSON Schema does."
+            "map=, ignore=, decimal= and date_format= are for the columns of a CSV or a workbook; name the fields of "
+            "JSON items as they are, and write numbers and dates as JSON Schema does."
         )
+    if query.sheet is not None and family is not Family.XLSX:
+        raise Invalid(f"sheet= is for a workbook, which is sent with Content-Type: {headers.XLSX}.")
     try:
         if query.date_format:
             compile_date_format(query.date_format)
@@ -225,6 +242,7 @@ def _read_form(query: ImportQuery, fields: Fields, resource: Resource) -> Form:
             mapping=names_of(resource).parse_mapping(query.map, WORDING, query.ignore),
             decimal=query.decimal or msgspec.UNSET,
             date_format=query.date_format or msgspec.UNSET,
+            sheet=query.sheet or msgspec.UNSET,
         )
     except MappingError as error:
         raise Invalid(error.detail) from error

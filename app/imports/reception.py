@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 from app import telemetry
 from app.auth.authorization import Scopes
 from app.errors import Overloaded, RateLimited, Unauthorized
+from app.files.readers import Family
 from app.http.body.limits import Intake, Place
 from app.http.body.reader import Limits, hear_end, open_body
 from app.http.headers import Fields, Preferences
@@ -24,7 +25,8 @@ from app.http.request_context import Exchange
 from app.imports import queries
 from app.imports import service as import_service
 from app.imports import upload as import_upload
-from app.imports.service import Accepted207, ImportRequest, Options, Replay
+from app.imports.service import Accepted207, ImportRequest, Replay
+from app.imports.workbooks import Workbooks
 from app.job_status import service as job_status_service
 from app.job_status.live.long_poll import LongPoll
 from app.kit.compression import pack
@@ -80,6 +82,7 @@ class Importer(msgspec.Struct, frozen=True):
     long_poll: LongPoll
     catalog: Catalog
     limits: RequestLimits
+    workbooks: Workbooks
 
     async def take(self, receive: Any, asked: ReceivedImport) -> ASGIResponse:
         with self.intake.place(asked.upload.tenant_id, asked.upload.key_id) as place:
@@ -87,7 +90,7 @@ class Importer(msgspec.Struct, frozen=True):
 
     async def _take(self, receive: Any, asked: ReceivedImport, place: Place) -> ASGIResponse:
         settings = self.settings
-        limits = _limit(settings, asked.upload.options)
+        limits = _limit(settings, asked.upload)
         ahead = not asked.preferences.respond_async
         clock = asyncio.get_running_loop().time
         began = clock()
@@ -102,7 +105,8 @@ class Importer(msgspec.Struct, frozen=True):
                 decided = await self._decide(asked, b"".join(held), until, receive)
             if decided is not None:
                 return await self._answer_now(asked, decided)
-            return await self._answer_later(asked, _chain(held, body, place, _staging_memory(settings)))
+            kept = asked.upload.form.family is Family.XLSX
+            return await self._answer_later(asked, _chain(held, body, place, _staging_memory(settings), kept=kept))
 
     async def _decide(
         self, asked: ReceivedImport, body: bytes, until: float, receive: Any
@@ -134,6 +138,7 @@ class Importer(msgspec.Struct, frozen=True):
                         new_id=uuid7,
                         random=random.SystemRandom().random,
                         budget=budget,
+                        workbooks=self.workbooks,
                     )
             except TimeoutError as error:
                 telemetry.emit(telemetry.RequestShed(reason="deadline", tenant_id=asked.upload.tenant_id))
@@ -162,7 +167,14 @@ class Importer(msgspec.Struct, frozen=True):
         loop = asyncio.get_running_loop()
         upload = asked.upload
         accepted = await import_upload.receive(
-            self.database, upload, body, self.settings, catalog=self.catalog, new_id=uuid7, clock=loop.time
+            self.database,
+            upload,
+            body,
+            self.settings,
+            catalog=self.catalog,
+            new_id=uuid7,
+            clock=loop.time,
+            workbooks=self.workbooks,
         )
         if isinstance(accepted, Replay):
             return _replay(accepted, asked.echo)
@@ -211,10 +223,13 @@ def _say_promised(upload: ImportRequest, job_id: uuid.UUID) -> None:
     )
 
 
-def _limit(settings: Settings, options: Options) -> Limits:
+def _limit(settings: Settings, upload: ImportRequest) -> Limits:
     size, remedy = settings.max_file_bytes, ""
-    if options.atomic:
-        size = settings.max_atomic_bytes
+    if upload.form.family is Family.XLSX:
+        size = min(size, settings.max_workbook_bytes, settings.body_memory_key - _staging_memory(settings) - _STEP)
+        remedy = f"Save the sheet as CSV, which may have {settings.max_file_bytes}, and send that."
+    if upload.options.atomic:
+        size = min(size, settings.max_atomic_bytes)
         remedy = (
             "With atomic=true one transaction holds the locks of all items, hence this limit: send the body without "
             f"atomic=true (then it is {settings.max_file_bytes}), or in several requests."
@@ -252,14 +267,22 @@ async def _read_ahead(body: AsyncIterator[bytes], held: list[bytes], most: int, 
     return True
 
 
-async def _chain(held: list[bytes], body: AsyncIterator[bytes], place: Place, least: int) -> AsyncIterator[bytes]:
-    """What was read, and what is still to come; once that has begun, `least` bytes are in memory."""
+async def _chain(
+    held: list[bytes], body: AsyncIterator[bytes], place: Place, least: int, *, kept: bool
+) -> AsyncIterator[bytes]:
+    """What was read, and what is still to come; once that has begun, `least` bytes are in memory. `kept`: the body is
+    kept in a file until its end, and the folder of that may be in memory, too."""
+    size = 0
     held.reverse()
     while held:
+        size += len(held[-1])
         yield held.pop()
         await asyncio.sleep(0)
-    place.hold(least)
+    place.hold(least + size * kept)
     async for piece in body:
+        size += len(piece)
+        if kept and least + size > place.size:
+            place.hold(least + size + _STEP)
         yield piece
 
 

@@ -15,11 +15,13 @@ client is waited for.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import math
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, TypeVar
+from typing import IO, Final, TypeVar
 
 import asyncpg
 import msgspec
@@ -41,11 +43,13 @@ from app.files.csv_mapping import names_of
 from app.files.json_document import MalformedBody
 from app.files.readers import Chunk, Chunker, Family, Portion, Reader, keep, open_reader
 from app.files.staging_codec import encode_pieces
+from app.files.workbook.addresses import Grid
 from app.imports import service, upload_queries
 from app.imports.cancel import queries
 from app.imports.queries import KeyClaim
 from app.imports.service import ImportRequest, Replay
 from app.imports.upload_queries import PackedChunk
+from app.imports.workbooks import Workbooks, keep_workbook
 from app.kit.compression import pack
 from app.kit.postgres.column_codec import texts
 from app.kit.postgres.database import Connection, Database
@@ -107,15 +111,17 @@ async def receive(
     catalog: Catalog,
     new_id: Callable[[], uuid.UUID],
     clock: Callable[[], float],
+    workbooks: Workbooks | None = None,
 ) -> Accepted202 | Replay:
-    """Store a body while it arrives. Pieces are 64 KB at the most; an empty one says that time has passed.
+    """Store a body while it arrives; a workbook, which `workbooks` is needed for, once it is there. Pieces are 64 KB at
+    the most; an empty one says that time has passed.
 
     `clock` counts seconds from anywhere.
 
     Raises:
         KeyBusy, KeyReused, KeyExpired, JobCanceled: see the phases above.
         QuotaExceeded: the tenant's files are as many, or as large, as may wait to be processed.
-        MalformedRequest, InvalidHeader, TooLarge: the body cannot be taken.
+        MalformedRequest, InvalidHeader, Invalid, TooLarge: the body cannot be taken.
         DatabaseUnavailable, Overloaded: nothing of it was kept.
         Whatever the iterator raises.
     """
@@ -129,7 +135,19 @@ async def receive(
             claim = found
         except service.Outdated:
             upload = await service.renew_type(database, catalog, upload)
-    return await _Intake(database, upload, settings, claim, new_id, clock).run(body)
+    with contextlib.ExitStack() as stack:
+        workbook = None
+        if upload.form.family is Family.XLSX:
+            assert workbooks is not None
+            workbook = _Workbook(workbooks, stack.enter_context(tempfile.TemporaryFile(prefix="tranche-workbook-")))
+        return await _Intake(database, upload, settings, claim, new_id, clock, workbook).run(body)
+
+
+class _Workbook(msgspec.Struct, frozen=True):
+    """Where the bytes of a workbook are kept until all of them are there, and what then reads them."""
+
+    workbooks: Workbooks
+    stream: IO[bytes]
 
 
 class _Intake:
@@ -143,8 +161,10 @@ class _Intake:
         claim: KeyClaim,
         new_id: Callable[[], uuid.UUID],
         clock: Callable[[], float],
+        workbook: _Workbook | None,
     ) -> None:
         self._database = database
+        self._workbook = workbook
         self._upload = upload
         self._settings = settings
         self._new_id = new_id
@@ -184,7 +204,9 @@ class _Intake:
         self._size += len(piece)
         if self._replaying:
             return
-        if piece:
+        if piece and self._workbook is not None:
+            keep_workbook(self._workbook.stream, piece)
+        elif piece:
             await self._read(piece)
         if self._arrival is not None and self._clock() - self._heard >= self._settings.receive_lease / _BEATS:
             async with self._database.connection() as connection, connection.transaction():
@@ -219,10 +241,19 @@ class _Intake:
         except HeaderError as error:
             raise InvalidHeader(error.detail) from error
 
+    async def _read_workbook(self, workbook: _Workbook) -> None:
+        rows = workbook.workbooks.read(workbook.stream, self._upload.form, atomic=self._upload.options.atomic)
+        async with contextlib.aclosing(rows):
+            async for block in rows:
+                self._size += len(block)  # what is staged is much more than the workbook
+                await self._read(block)
+                if self._replaying:
+                    return
+
     async def _keep(self, portion: Portion) -> None:
         for chunk in self._chunker.feed(portion):
             if not self._replaying:
-                await self._store(_pack(chunk))
+                await self._store(_pack(chunk, self._reader.grid))
         self._check_count()
 
     def _check_count(self) -> None:
@@ -305,10 +336,12 @@ class _Intake:
             raise await _explain(connection, arrival)
 
     async def _finish(self) -> Accepted202 | Replay:
+        if self._workbook is not None and not self._replaying:
+            await self._read_workbook(self._workbook)
         if not self._replaying:
             await self._read(None)
         rest = self._chunker.finish()
-        packed = None if rest is None else _pack(rest)
+        packed = None if rest is None else _pack(rest, self._reader.grid)
         mark = service.seal(self._digest, self._upload.options, self._upload.form)
         return await self._under_key(lambda connection: self._settle(connection, packed, mark))
 
@@ -385,9 +418,9 @@ def _exceeded(held: str, most: int, setting: str) -> QuotaExceeded:
     )
 
 
-def _pack(chunk: Chunk) -> PackedChunk:
+def _pack(chunk: Chunk, grid: Grid | None) -> PackedChunk:
     ids = texts([read_ids(chunk.pieces)])
-    rows = pack(encode_pieces(chunk.pieces, chunk.lines))
+    rows = pack(encode_pieces(chunk.pieces, chunk.lines, grid))
     return PackedChunk(chunk.first_index, len(chunk.pieces), rows, ids.columns[0], ids.separator, ids.null)
 
 

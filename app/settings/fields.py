@@ -90,6 +90,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_inflation: Annotated[float, Doc("a body that inflates to more times its size is refused", "times")] = 250.0
     max_atomic_items: Annotated[int, Doc("most items with atomic=true, locked by one transaction", "items")] = 100_000
     max_atomic_bytes: Annotated[int, Doc("largest body with atomic=true, inflated", "bytes")] = 32_000_000
+    max_workbook_bytes: Annotated[int, Doc("largest workbook (XLSX), uncompressed", "bytes")] = 200_000_000
+    workbook_memory: Annotated[int, Doc("memory of the process that reads a workbook", "bytes")] = 500_000_000
+    workbook_processes: Annotated[
+        int, Doc("workbooks that one API process has read at a time; more wait", "processes")
+    ] = 2
     max_wait: Annotated[float, Doc("longest `Prefer: wait=N` that is honoured", "s", zero=True)] = 30.0
     import_deadline: Annotated[
         float, Doc("an import is answered within this, without the time that its body takes, or refused with 503", "s")

@@ -13,12 +13,18 @@ from app.vocabulary.states import Consistency, EffectState, ErrorCode, ItemStatu
 _ITEMS: Final = msgspec.Meta(extra_json_schema={"type": "array", "items": {"$ref": "#/components/schemas/ItemOutcome"}})
 
 
+_Cell = Annotated[
+    str, msgspec.Meta(description="Of a workbook: the cell that the pointer is for.", examples=["Sheet1!C7"])
+]
+
+
 class FieldError(msgspec.Struct, frozen=True, gc=False):
     """One fault of an item; `pointer` is a JSON pointer (RFC 6901) into the item, "" for the item itself."""
 
     code: ErrorCode
     pointer: str
     detail: str
+    cell: _Cell | UnsetType = UNSET
 
 
 class ItemWarning(msgspec.Struct, frozen=True, gc=False):
@@ -27,6 +33,7 @@ class ItemWarning(msgspec.Struct, frozen=True, gc=False):
     code: WarningCode
     pointer: str
     detail: str
+    cell: _Cell | UnsetType = UNSET
 
 
 class JobOptions(msgspec.Struct, frozen=True):
@@ -43,7 +50,10 @@ class JobError(msgspec.Struct, frozen=True):
     detail: str
 
 
-_Line = Annotated[int, msgspec.Meta(description="Of the CSV or NDJSON body: where the item begins, counted from 1.")]
+_Line = Annotated[
+    int,
+    msgspec.Meta(description="Of a CSV or NDJSON body: where the item begins, counted from 1; of a workbook: its row."),
+]
 
 
 class ItemOutcome(msgspec.Struct, omit_defaults=True, gc=False):

@@ -16,12 +16,13 @@ import structlog
 from app.destinations.kinds import reach_of
 from app.errors import StorageFull
 from app.files.staging_codec import decode_pieces, decode_sources, encode_sources
+from app.files.workbook.addresses import Grid
 from app.history.versions import NewVersion
 from app.imports import processing_queries as rows
 from app.imports import upsert
 from app.imports.batch import duplicates
 from app.imports.batch.file_duplicates import Verdict, plan
-from app.imports.batch.items import BROKEN, LOCKED, Items, Undecided, sources
+from app.imports.batch.items import BROKEN, LOCKED, Items, Undecided, locate, sources
 from app.imports.cancel import queries
 from app.imports.outbox import Booked, book
 from app.imports.processing_queries import Processing, StagedChunk
@@ -231,7 +232,7 @@ class Unit:
         return True
 
     async def _collect(self, chunk: StagedChunk) -> None:
-        pieces, _ = decode_pieces(unpack(chunk.rows))
+        pieces = decode_pieces(unpack(chunk.rows)).pieces
         found = await rows.chunk_repeats(self._connection, *self._job, chunk)
         places = [
             r.item_index for r in found if not isinstance(pieces[r.item_index - chunk.first_index], UnreadablePiece)
@@ -259,10 +260,10 @@ class Unit:
         return True
 
     async def _apply(self, chunk: StagedChunk, undecided: Undecided | None) -> None:
-        pieces, lines = decode_pieces(unpack(chunk.rows))
+        pieces, lines, grid = decode_pieces(unpack(chunk.rows))
         found = await rows.chunk_repeats(self._connection, *self._job, chunk) if chunk.repeated else []
         most = self._settings.max_item_bytes
-        planned = plan(self._resource, chunk.first_index, pieces, found, max_item_bytes=most, lines=lines)
+        planned = plan(self._resource, chunk.first_index, pieces, found, max_item_bytes=most, lines=lines, grid=grid)
         items = planned.items
         await self._decide(items, undecided, atomic=False)
         booked = await self._book(items.outcomes, items.pieces, items.versions, chunk.first_index, chunk.item_count)
@@ -283,11 +284,13 @@ class Unit:
         assert self._claimed is not None
         pieces: list[Piece] = []
         lines: list[int] = []
+        grid: Grid | None = None
         spans: list[tuple[int, int]] = []
         async for first, count, packed in rows.read_staged(self._connection, *self._job):
-            found, numbers = decode_pieces(unpack(packed))
-            pieces += found
-            lines += numbers
+            part = decode_pieces(unpack(packed))
+            pieces += part.pieces
+            lines += part.lines
+            grid = part.grid
             spans.append((first, count))
         await self._charge(len(pieces))
         items = Items(
@@ -296,13 +299,14 @@ class Unit:
             last_wins=self._options.last_wins,
             max_item_bytes=self._settings.max_item_bytes,
             lines=lines,
+            grid=grid,
         )
         await self._decide(items, undecided or self._given_up(self._claimed[1]), atomic=True)
         booked = []
         for first, count in spans:
-            part = slice(first, first + count)
+            span = slice(first, first + count)
             made = [version for version in items.versions if first <= version.index < first + count]
-            booked.append(await self._book(items.outcomes[part], pieces[part], made, first, count))
+            booked.append(await self._book(items.outcomes[span], pieces[span], made, first, count))
         await rows.drop_chunks(self._connection, *self._job, 0, spans[-1][0])
         for each in booked:
             await self._count(each.summary, each.results)
@@ -360,10 +364,10 @@ class Unit:
             for found in await rows.chunk_repeats(self._connection, *self._job, chunk)
             if found.verdict in (Verdict.EQUAL, Verdict.OLDER)
         ]
-        pieces, lines = decode_pieces(unpack(chunk.rows))
+        pieces, lines, grid = decode_pieces(unpack(chunk.rows))
         if lines:
             for outcome in followers:
-                outcome.line = lines[outcome.index - chunk.first_index]
+                locate(outcome, lines[outcome.index - chunk.first_index], grid)
         outcomes = sorted([*outcomes_wire.decode_items(unpack(packed)), *followers], key=lambda o: o.index)
         kept = decode_sources(unpack(packed_sources)) if packed_sources else {}
         kept |= sources(followers, [pieces[o.index - chunk.first_index] for o in followers])

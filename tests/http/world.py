@@ -60,7 +60,7 @@ IN_QUERY: Final = {
 }
 NO_THING: Final = frozenset(
     "limit state kind status resolution error_code created_before updated_since sent email domain subject cursor "
-    "atomic dry_run on_duplicate consistency map ignore decimal date_format".split()
+    "atomic dry_run on_duplicate consistency map ignore decimal date_format sheet".split()
 )
 """Queries that name nothing; `subject` and `cursor` are tried by themselves."""
 BODIES: Final[dict[str, Callable[[Things], Any]]] = {

@@ -12,7 +12,7 @@ from app.api.openapi import parts
 from app.api.openapi.page import render_page
 from app.api.openapi.schemas import TEMPLATE, make_schemas
 from app.http import problems
-from app.http.headers import CSV, JSON, NDJSON
+from app.http.headers import CSV, JSON, NDJSON, XLSX
 from app.http.operation import Answer, Header, Operation, Path, Text, for_types, members_of
 from app.http.query_strings import describe_query
 from app.records.service import RecordFacts
@@ -214,7 +214,7 @@ def _add_examples(paths: dict[str, Any], resource: Resource) -> None:
                 contents = [described["responses"]["200"]["content"]]
             for content in contents:
                 for media, one in content.items():
-                    if "example" not in one and "examples" not in one:
+                    if media != XLSX and "example" not in one and "examples" not in one:
                         one["example"] = made[re.split(r"(?=[A-Z])", described["operationId"])[0]][media]
 
 

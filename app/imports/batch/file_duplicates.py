@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
+from app.files.workbook.addresses import Grid
 from app.imports.batch import duplicates
 from app.imports.batch.items import Items
 from app.resources.declaration import Resource
@@ -59,6 +60,7 @@ def plan(
     *,
     max_item_bytes: int,
     lines: Sequence[int] = (),
+    grid: Grid | None = None,
 ) -> Plan:
     """Part a chunk, whose first item has the index `first_index`, by what was found of its repeated items."""
     refused: list[Rejected] = []
@@ -80,6 +82,13 @@ def plan(
         pieces = [pieces[index - first_index] for index in indexes]
         lines = [lines[index - first_index] for index in indexes] if lines else ()
     items = Items(
-        resource, pieces, last_wins=False, max_item_bytes=max_item_bytes, indexes=indexes, refused=refused, lines=lines
+        resource,
+        pieces,
+        last_wins=False,
+        max_item_bytes=max_item_bytes,
+        indexes=indexes,
+        refused=refused,
+        lines=lines,
+        grid=grid,
     )
     return Plan(items, leaders, waiting)

@@ -5,7 +5,9 @@ from types import MappingProxyType
 from typing import Final
 
 import msgspec
+from msgspec import UNSET
 
+from app.files.workbook.addresses import Grid
 from app.history.versions import NewVersion
 from app.imports.batch import duplicates
 from app.imports.batch.duplicates import Batch
@@ -54,16 +56,19 @@ class Items:
         later: Mapping[int, ItemOutcome] = MappingProxyType({}),
         effort: Effort | None = None,
         lines: Sequence[int] = (),
+        grid: Grid | None = None,
     ) -> None:
         """`indexes`: positions of the raw items in the request, if they are not all of it. `refused`: what is
         known of some of them beforehand. `later`: the outcomes of those that are not to be read now. `effort`: of an
-        earlier reading of the same pieces. `lines`: where each piece begins in a body that has lines."""
+        earlier reading of the same pieces. `lines`: where each piece begins in a body that has lines. `grid`: of a
+        workbook."""
         self.type_id = resource.type_id
         self._reader = decoding.reader_of(resource)
         self.pieces = pieces
         """All that were given."""
         self._indexes: Sequence[int] = range(len(pieces)) if indexes is None else indexes
         self._lines = lines
+        self._grid = grid
         self._refused = list(refused)
         self._later = later
         self._pieces: Sequence[bytes | msgspec.Raw] = []
@@ -172,7 +177,7 @@ class Items:
 
     def _number(self) -> None:
         for outcome, line in zip(self.outcomes, self._lines, strict=False):
-            outcome.line = line
+            locate(outcome, line, self._grid)
 
     def postpone(self, undecided: Undecided, seconds: int) -> None:
         """What would have been applied is for the client to send again."""
@@ -190,6 +195,19 @@ class Items:
             outcomes_wire.failed(o.index, o.id, [_ABORTED]) if o.status is ItemStatus.OK else o for o in self.outcomes
         ]
         self._number()
+
+
+def locate(outcome: ItemOutcome, line: int, grid: Grid | None) -> None:
+    """Say where in the file the item is, and of a workbook which cells its errors and warnings are about."""
+    outcome.line = line
+    if grid is None:
+        return
+    if outcome.errors:
+        outcome.errors = [msgspec.structs.replace(e, cell=grid.find(e.pointer, line) or UNSET) for e in outcome.errors]
+    if outcome.warnings:
+        outcome.warnings = [
+            msgspec.structs.replace(w, cell=grid.find(w.pointer, line) or UNSET) for w in outcome.warnings
+        ]
 
 
 _CHANGES: Final = frozenset({Result.CREATED, Result.UPDATED, Result.DELETED})

@@ -13,6 +13,8 @@ import msgspec
 from app.files.readers import Family, Form
 
 Make = Callable[[int], bytes]
+TEXTS: Final = (Family.JSON, Family.CSV, Family.NDJSON)
+"""What is read where it arrives; a workbook is read by a process of its own."""
 
 
 class Input(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ import asyncpg
 import msgspec
 import zstandard
 
+from app.files.encoding import WORKBOOK
 from app.settings import Settings
 from tests.http.conftest import Answer, Api, aiohttp_session, person, serve
 
@@ -219,7 +220,7 @@ async def test_types_that_are_not_taken(api: Api) -> None:
     ):
         answer = await api.push(b"id,email\n", headers={"Content-Type": sent})
         assert (answer.status, answer.json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE"), sent
-        assert answer.headers["Accept-Post"] == "application/json, application/x-ndjson, text/csv"
+        assert answer.headers["Accept-Post"] == f"application/json, application/x-ndjson, text/csv, {WORKBOOK}"
 
 
 async def test_failed_rows_are_pushed_again_with_their_notes(api: Api) -> None:

@@ -38,7 +38,7 @@ async def read_staged(db: asyncpg.Connection[Any], job_id: str) -> list[Piece]:
     for chunk in await db.fetch(
         "SELECT * FROM staged_chunks WHERE job_id = $1 ORDER BY first_index", uuid.UUID(job_id)
     ):
-        pieces, _ = decode_pieces(unpack(chunk["rows"]))
+        pieces, *_ = decode_pieces(unpack(chunk["rows"]))
         assert (chunk["first_index"], chunk["item_count"]) == (len(found), len(pieces))
         assert len(chunk["id_hashes"]) == len(pieces)
         found += pieces

@@ -36,7 +36,7 @@ def cut(data: Any, cuts: list[int]) -> list[Any]:
 @given(st.lists(st.integers(1, 4), max_size=30))
 def test_lines_are_stored_as_they_are(steps: list[int]) -> None:
     lines = [sum(steps[: n + 1]) for n in range(len(steps))]
-    pieces, again = decode_pieces(encode_pieces([b"{}"] * len(lines), lines))
+    pieces, again, _ = decode_pieces(encode_pieces([b"{}"] * len(lines), lines))
     assert (len(pieces), [*again]) == (len(lines), lines)
 
 

@@ -49,7 +49,7 @@ def test_white_space_around_cells_is_left_out_and_told() -> None:
 def test_the_outcome_of_an_item_has_its_warnings(stored: bool) -> None:
     given = pieces('id,email\n" 1",a@b.de\n2,c@d.de\n" 3",nothing\n')
     if stored:
-        given, _ = decode_pieces(encode_pieces(given))
+        given, *_ = decode_pieces(encode_pieces(given))
     first, second, third = outcomes(given)
     assert first["warnings"] == [
         {"code": "TRIMMED", "pointer": "/id", "detail": "white space around the value was left out"}
