@@ -33,14 +33,14 @@ from app.cli.records import find_type
 from app.vocabulary.states import Consistency
 
 _HELP = """\
-Import the records of FILE (CSV, NDJSON or JSON; `-` reads standard input) and report the result of every row.
+Import the records of FILE (CSV, XLSX, NDJSON or JSON; `-` reads standard input) and report the result of every row.
 
-The first line of a CSV file names the columns. The fields of the type (of contacts: id, email, first_name, last_name,
-phone, company), deleted, if_version and source_version are recognized whatever their case, spaces, dashes and
-underscores; every other column becomes an attribute of that name, unless --map or --ignore says otherwise;
---preview shows it. So are usual names of the
-fields in English, German, French and Spanish (Vorname, Téléphone), where only one column has such a name. An empty
-cell leaves the field as it is. --map "Email=id" takes a column as the id and the e-mail address.
+The first line of a CSV file, or the first row of a workbook's sheet, names the columns. The fields of the type (of
+contacts: id, email, first_name, last_name, phone, company), deleted, if_version and source_version are recognized
+whatever their case, spaces, dashes and underscores; every other column becomes an attribute of that name, unless --map
+or --ignore says otherwise; --preview shows it. So are usual names of the fields in English, German, French and Spanish
+(Vorname, Téléphone), where only one column has such a name. An empty cell leaves the field as it is. --map "Email=id"
+takes a column as the id and the e-mail address.
 
 The file goes to the server as it is, in one request, however long it is. Small files are answered at once, large ones
 are processed afterwards, and both are followed to the end. The rows are one batch for --on-duplicate; with --atomic all
@@ -50,10 +50,10 @@ Rows that the server marks `retry` are sent again, not before the time it says. 
 stopped when the same command is run again, and nothing is done twice; once a push has ended, pushing the same file is
 a new import. (The memory of a begun push is a small file in $XDG_STATE_HOME/tranche or ~/.local/state/tranche.)
 
---failed-out gets the rows that failed or still wait, as they were sent. CSV: the columns error_code, error_detail and
-retry_after_seconds come first, and are skipped when the file is fixed and pushed. NDJSON and JSON: one item a line,
-with the reasons in PATH.reasons.ndjson. The file is replaced in one step at the end; when nothing failed it is left
-with the header alone (NDJSON: empty).
+--failed-out gets the rows that failed or still wait, as they were sent. CSV, also for a workbook: the columns
+error_code, error_detail and retry_after_seconds come first, and are skipped when the file is fixed and pushed. NDJSON
+and JSON: one item a line, with the reasons in PATH.reasons.ndjson. The file is replaced in one step at the end; when
+nothing failed it is left with the header alone (NDJSON: empty).
 
 Exit code: 0 all ok; 1 some rows failed for good; 2 usage, authentication or a refused request; 3 timed out with
 work left (the same command goes on); 130 interrupted.
@@ -91,6 +91,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--format", type=click.Choice([f.value for f in Format]), help="Default: by name and content.")
 @click.option("--encoding", help="Of the file, for example windows-1252.  [default: byte order mark, else UTF-8]")
 @click.option("--delimiter", help="Of a CSV file: , ; | or tab.  [default: found in the header]")
+@click.option("--sheet", help="Of a workbook, by name or number.  [default: the first visible one with contents]")
 @click.option("--decimal", type=click.Choice([".", ","]), help="Sign before the fraction of a number in a CSV file.")
 @click.option("--date-format", metavar="FORM", help="How a CSV file writes dates, such as DD.MM.YYYY.")
 @click.option(
@@ -237,7 +238,7 @@ def _print_preview(source: SourceFile) -> None:
         UsageError: it has no columns.
     """
     if not isinstance(source, CsvFile):
-        raise UsageError("--preview is for CSV: JSON and NDJSON name their fields themselves")
+        raise UsageError("--preview is for CSV and workbooks: JSON and NDJSON name their fields themselves")
     seen = [
         next((row[i] for row in source.sample if i < len(row) and row[i].strip()), "")
         for i in range(len(source.columns.header))

@@ -22,7 +22,7 @@ from app.cli.client.outcomes import FailedItems, Note, Outcomes, PushedJob
 from app.cli.client.progress import Display, counted
 from app.cli.client.source_file import CsvFile, SourceFile, in_options
 from app.cli.client.summary import Ending
-from app.cli.client.upload_body import CSV, NDJSON, Body, FileBody, compress, is_worth_compressing
+from app.cli.client.upload_body import CSV, NDJSON, XLSX, Body, FileBody, compress, is_worth_compressing
 from app.cli.client.wire import LOST_STATES, Accepted, Item, Job, KeyState, read, read_problem
 from app.vocabulary.outcomes_wire import JobError
 from app.vocabulary.states import ErrorCode, ItemStatus, JobState
@@ -34,6 +34,8 @@ _RECEIVING_PAUSE: Final = 2.0
 _PAGE: Final = "1000"
 _AT_ONCE: Final = 500_000
 """Bytes; a larger file has too many items for a response at once, so that the service need not read ahead."""
+_PACKED_AT_ONCE: Final = 50_000
+"""The same of a workbook, which is compressed."""
 _BAD_FILE: Final = frozenset({"MALFORMED_REQUEST", "INVALID_HEADER", "REQUEST_TOO_LARGE", "INVALID_PARAMETER"})
 """Codes of a failed job that no repetition helps, but another file or option."""
 
@@ -221,7 +223,8 @@ class _Push:
             self.api.deadline.renew()
             self.display.show_upload(body.position, body.size)
 
-        prefer = "respond-async" if body.size > _AT_ONCE else "return=minimal"  # the job has all outcomes
+        most = _PACKED_AT_ONCE if body.content_type == XLSX else _AT_ONCE
+        prefer = "respond-async" if body.size > most else "return=minimal"  # the job has all outcomes
         headers = {"Content-Type": body.content_type, "Idempotency-Key": key, "Prefer": prefer}
         pieces = body.pieces()
         if is_worth_compressing(body):

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from app.cli.client.errors import UsageError
-from app.cli.client.upload_body import CSV, NDJSON, Body, FileBody, ItemsBody
+from app.cli.client.upload_body import CSV, NDJSON, XLSX, Body, FileBody, ItemsBody
 from app.files.csv_cells import Cells
 from app.files.csv_columns import SAMPLE, MissingFields, understand
 from app.files.csv_mapping import ColumnNames, ColumnsError, Wording, names_of
@@ -24,10 +24,14 @@ from app.files.encoding import BOMS, UTF_8, Decoder, describe_foreign
 from app.files.json_document import MalformedBody
 from app.files.json_reader import JsonItems
 from app.files.ndjson import NdjsonLines
+from app.files.tables.sheet_reader import SheetRecord, SheetRows
+from app.files.workbook.process import Extraction
+from app.files.workbook.protocol import Ask, WorkbookError
 from app.resources.declaration import Resource
 from app.vocabulary.outcomes_wire import ItemWarning
 
 _HEAD: Final = 65_536
+_WORKBOOK_HEAD: Final = b"PK\x03\x04"
 _BY_SUFFIX: Final = {".csv": "csv", ".tsv": "csv", ".tab": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
 _CHARSETS: Final = {
     UTF_8: "",
@@ -37,6 +41,9 @@ _CHARSETS: Final = {
     "iso8859-15": "iso-8859-15",
 }
 """Codecs that the service reads a CSV in, by the charset in the content type."""
+_NO_LIMIT: Final = 1 << 50
+"""Bytes: the server has its limits, and says so."""
+_WORKBOOK_MEMORY: Final = 4_000_000_000
 _DELIMITERS: Final = {"tab": "\t", "\\t": "\t"}
 _CHARSET: Final = re.compile(r"charset=([\w-]+)")
 _WORDING: Final = Wording("--map", "=", lambda column, field: f'--map "{column}={field}"', "--ignore")
@@ -46,6 +53,7 @@ class Format(StrEnum):
     CSV = "csv"
     NDJSON = "ndjson"
     JSON = "json"
+    XLSX = "xlsx"
 
 
 class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +66,7 @@ class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
     ignored: tuple[str, ...] = ()
     decimal: str | None = None
     date_format: str | None = None
+    sheet: str | None = None
 
 
 class Survey(msgspec.Struct):
@@ -68,10 +77,14 @@ class Survey(msgspec.Struct):
     """The line that a row begins in, from 1; of a JSON document, the place of the item."""
     warnings: dict[tuple[str, str], list[int]] = {}
     """Lines of rows that are imported with a warning, by its code and the place in the item."""
+    unit: str = "line"
+    """What the lines are, in a word."""
 
 
 class SourceFile:
     """A file whose format and encoding are known."""
+
+    unit = "line"
 
     def __init__(self, path: str, name: str, codec: str, written: str, body: Body) -> None:
         self.path = path
@@ -85,7 +98,7 @@ class SourceFile:
 
     def survey(self, wanted: Container[int]) -> Survey:
         """Read the file as the service does; `lines` has the `wanted` rows only."""
-        found = Survey()
+        found = Survey(unit=self.unit)
         for line, warnings in self._sound_rows(found):
             if found.rows in wanted:
                 found.lines[found.rows] = line
@@ -147,6 +160,9 @@ class CsvFile(SourceFile):
         given = {"decimal": options.decimal, "date_format": options.date_format}
         self.params += [(name, value) for name, value in given.items() if value]
         self.delimiter = records.delimiter or ","
+        self._check_delimiter(options)
+
+    def _check_delimiter(self, options: FileOptions) -> None:
         wanted = _DELIMITERS.get(options.delimiter or "", options.delimiter)
         if wanted is not None and wanted != self.delimiter:
             raise UsageError(
@@ -198,6 +214,43 @@ class CsvFile(SourceFile):
                 found.blank += 1
 
 
+class SheetFile(CsvFile):
+    """A sheet of a workbook whose header is understood; raises as `CsvFile`."""
+
+    unit = "row"
+
+    def __init__(self, path: str, name: str, options: FileOptions, names: ColumnNames) -> None:
+        self._ask = Ask(
+            sheet=options.sheet or "", most_bytes=_NO_LIMIT, most_inflation=float(_NO_LIMIT), memory=_WORKBOOK_MEMORY
+        )
+        # Spreadsheet programs need a mark to take a CSV for UTF-8.
+        super().__init__(path, name, UTF_8, "utf-8-sig", FileBody(path, XLSX), options, names)
+        if options.sheet:
+            self.params.append(("sheet", options.sheet))
+
+    def _check_delimiter(self, options: FileOptions) -> None:
+        for option, value in (("--delimiter", options.delimiter), ("--encoding", options.encoding)):
+            if value:
+                raise UsageError(f"{option} is for text; {self.name} is read as a workbook")
+
+    def _records(self, records: Records) -> Iterator[Record]:
+        rows, width = SheetRows(), 0
+        try:
+            with open(self.path, "rb") as stream, Extraction(stream, self._ask) as extraction:
+                while block := extraction.read():
+                    for row in rows.feed(block):
+                        assert isinstance(row, SheetRecord)
+                        cells = row.cells or []
+                        width = width or len(cells)
+                        if row.faults:
+                            yield Record(row.line, None, problem="a cell holds an error, or was not computed")
+                        else:
+                            yield Record(row.line, [*cells, *[""] * (width - len(cells))])
+        except WorkbookError as error:
+            detail = error.detail.replace("the body", self.name, 1).replace("sheet=", "--sheet ")
+            raise UsageError(detail if self.name in detail else f"{self.name}: {detail}") from error
+
+
 def open_file(path: str, options: FileOptions, resource: Resource, *, name: str | None = None) -> SourceFile:
     """`name` is what the user called the file, where `path` is a temporary copy.
 
@@ -206,11 +259,15 @@ def open_file(path: str, options: FileOptions, resource: Resource, *, name: str 
     """
     shown = "standard input" if name == "-" else name or path
     head = _read_head(path)
-    if foreign := describe_foreign(head, "unpack it (gunzip, unzstd) and push that"):
+    if options.format is Format.XLSX or (options.format is None and head.startswith(_WORKBOOK_HEAD)):
+        return SheetFile(path, shown, options, names_of(resource))
+    if foreign := describe_foreign(head, "unpack it (gunzip, unzstd) and push that", "leave --format out for an XLSX"):
         raise UsageError(f"{shown} {foreign}")
     codec, written, marked = _find_encoding(head, options.encoding)
     kind = options.format or find_format(name or path, head.decode(codec, errors="replace").lstrip("\ufeff"))
     plain = codec == UTF_8
+    if options.sheet:
+        raise UsageError(f"--sheet is for a workbook; {shown} is read as {kind}")
     if kind is Format.CSV:
         charset = "" if marked else _CHARSETS.get(codec)
         content_type = f"{CSV}; charset={charset}" if charset else CSV
@@ -224,7 +281,7 @@ def open_file(path: str, options: FileOptions, resource: Resource, *, name: str 
         ("--date-format", options.date_format),
     ):
         if value:
-            raise UsageError(f"{option} is for CSV; {shown} is read as {kind} (--format says otherwise)")
+            raise UsageError(f"{option} is for CSV and workbooks; {shown} is read as {kind} (--format says otherwise)")
     if kind is Format.NDJSON:
         body = FileBody(path, NDJSON, None if plain else codec)
     else:

@@ -123,7 +123,7 @@ def print_summary(report: Report, console: Console) -> None:
             table.add_row("", "", f"and {more:,} more with other reasons; --failed-out has all of them")
     for (code, pointer), lines in report.survey.warnings.items():
         what = _WARNINGS.get(code, "see the documentation")
-        said = f"{pointer}: {what}; {_name_lines(lines[:_LINES], len(lines))}"
+        said = f"{pointer}: {what}; {_name_lines(report, lines[:_LINES], len(lines))}"
         table.add_row(Text(f"  warning {code}"), f"{len(lines):,}", Text(clean(said)))
     for name, counts in sorted(outcomes.effects().items()):
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()) if count)
@@ -136,12 +136,12 @@ def print_summary(report: Report, console: Console) -> None:
 
 def _describe_reason(report: Report, reason: Reason) -> str:
     lines = report.lines(reason.rows)
-    return f"{_name_lines(lines, reason.count)}: {reason.detail}" if lines else reason.detail
+    return f"{_name_lines(report, lines, reason.count)}: {reason.detail}" if lines else reason.detail
 
 
-def _name_lines(first: list[int], count: int) -> str:
-    """`line 7`, `lines 7, 9, …`."""
-    return f"line{'s' * (count > 1)} {', '.join(map(str, first))}{', …' * (count > len(first))}"
+def _name_lines(report: Report, first: list[int], count: int) -> str:
+    """`line 7`, `rows 7, 9, …`."""
+    return f"{report.survey.unit}{'s' * (count > 1)} {', '.join(map(str, first))}{', …' * (count > len(first))}"
 
 
 def _describe_run(report: Report) -> Text:

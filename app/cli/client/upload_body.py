@@ -10,9 +10,11 @@ from typing import Final
 import zstandard
 
 from app.cli.client.errors import UsageError
+from app.files.encoding import WORKBOOK
 
 CSV: Final = "text/csv"
 NDJSON: Final = "application/x-ndjson"
+XLSX: Final = WORKBOOK
 
 _PIECE: Final = 262_144
 _COMPRESS_FROM: Final = 1_000_000

@@ -18,6 +18,12 @@ class ItemError(msgspec.Struct, frozen=True):
     code: str = ""
     pointer: str = ""
     detail: str = ""
+    cell: str = ""
+
+    @property
+    def bare(self) -> str:
+        """The detail without the cell: rows with the same fault have the same reason."""
+        return self.detail.removeprefix(f"{self.cell} ") if self.cell else self.detail
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -45,7 +51,7 @@ class Item(msgspec.Struct, frozen=True):
     @property
     def detail(self) -> str:
         """Every error of the item in one line, each with the place it points at."""
-        return "; ".join(f"{e.pointer}: {e.detail}" if e.pointer else e.detail for e in self.errors)
+        return "; ".join(f"{e.pointer}: {e.bare}" if e.pointer else e.bare for e in self.errors)
 
 
 class Accepted(msgspec.Struct, frozen=True):

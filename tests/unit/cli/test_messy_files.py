@@ -34,8 +34,8 @@ def test_a_package_named_app_in_the_current_folder_is_not_taken_for_ours(tmp_pat
 @pytest.mark.parametrize(
     ("name", "content", "advice"),
     [
-        ("in.xlsx", b"PK\x03\x04" + bytes(range(256)), "save the sheet as CSV"),
-        ("in.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "save the sheet as CSV"),
+        ("in.xlsx", b"PK\x03\x04" + bytes(range(256)), "damaged or cut off"),
+        ("in.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "save it as an Excel workbook"),
         ("in.csv.gz", gzip.compress(b"id,email\nc1,a@b.example\n", mtime=0), "gunzip"),
     ],
 )
