@@ -11,11 +11,16 @@ import msgspec
 import zstandard
 
 from app.api.routes import OPERATIONS
+from app.files.encoding import WORKBOOK
 from app.files.readers import Family
 from tests.bench.parsing.inputs import hostile
+from tests.fuzz.workbooks import write_workbook
 from tests.http.world import ABSENT, Slots, Things
 
 JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
+XLSX = WORKBOOK
+_WORKBOOKS: Final = 0.03
+"""Of the imports: each takes a process."""
 SLOTS: Final = [one for one in map(Slots, OPERATIONS) if one.make_body is not None]
 IMPORT: Final = next(one for one in SLOTS if one.operation.id == "importRecords")
 FAMILIES: Final = {JSON: Family.JSON, NDJSON: Family.NDJSON, CSV: Family.CSV}
@@ -41,14 +46,14 @@ _MEDIA: Final = (
     "text/csv; charset=utf-16le", "text/csv; charset=windows-1252", "text/csv; charset=utf-7",
     "application/json; charset=utf-8", "application/json;charset=latin-1", "application/json; charset",
     "text/plain", "application/xml", "multipart/form-data", "application/x-www-form-urlencoded", "*/*", "json",
-    "", "\xff", "application/json, text/csv",
+    "", "\xff", "application/json, text/csv", XLSX,
 )  # fmt: skip
 _ENCODINGS: Final = ("gzip", "zstd", "identity", "br", "deflate", "gzip, gzip", "x-gzip", "GZIP", "", "\xff")
 _QUERIES: Final = (
     "", "", "", "?atomic=true", "?dry_run=true", "?on_duplicate=last_wins", "?consistency=all_destinations",
     "?atomic=maybe",
     "?map=Name:first_name", "?map=:", "?map=a%3Ab:id&map=a:id", "?ignore=city", "?decimal=,", "?decimal=%2C",
-    "?date_format=DD.MM.YYYY",
+    "?date_format=DD.MM.YYYY", "?sheet=1", "?sheet=%00",
     "?date_format=%FF", "?limit=0", "?cursor=%00", "?a=1&a=1", "?%00=%FF",
     "?" + "&".join(f"map=a{n}:id" for n in range(150)),
     "?x=" + "a" * 5_000, "?&&&=", "?atomic=true&atomic=false", "?token=x",
@@ -84,6 +89,8 @@ def make_case(seed: int, number: int, things: Things, key: str, operator: str) -
     slots = IMPORT if dice.random() < 0.5 else dice.choice(SLOTS)
     operation = slots.operation
     media = dice.choice((JSON, JSON, NDJSON, CSV)) if slots is IMPORT else JSON
+    if slots is IMPORT and dice.random() < _WORKBOOKS:
+        media = XLSX
     body = make_body(dice, slots, media, things)
     headers: dict[str, str] = {"content-type": media if dice.random() < 0.85 else dice.choice(_MEDIA)}
     headers["authorization"] = f"Bearer {operator if '/tenants' in operation.path else key}"
@@ -123,7 +130,7 @@ def _name(dice: random.Random, kind: str, things: Things) -> str:
 def make_body(dice: random.Random, slots: Slots, media: str, things: Things) -> bytes:
     """A mutated body; one in fifty is long, and made to be hard to read."""
     assert slots.make_body is not None
-    if slots is IMPORT and dice.random() < 0.02:
+    if slots is IMPORT and media != XLSX and dice.random() < 0.02:
         body = dice.choice(_HOSTILE[media]).make(dice.choice((2_000, 20_000, 200_000)))
         return body if dice.random() < 0.5 else _flip(dice, body)
     value = (
@@ -221,6 +228,8 @@ def _write(dice: random.Random, value: Any, media: str) -> bytes:
     names = list(dict.fromkeys(["id", "email", *(str(name) for row in rows for name in row)]))
     cut = dice.choice((",", ",", ";", "\t", "|"))
     lines = [[names, *([_cell(row.get(name, "")) for name in names] for row in rows)][n] for n in range(len(rows) + 1)]
+    if media == XLSX:
+        return write_workbook(dice, lines, _flip)
     quoted = [cut.join(f'"{cell}"' if cut in cell or dice.random() < 0.1 else cell for cell in line) for line in lines]
     return end.join(line.encode("utf-8", "surrogatepass") for line in [*quoted, ""])
 
