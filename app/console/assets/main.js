@@ -11,6 +11,8 @@ import { signIn } from "./views/sign-in.js";
 const VIEWS = [
   ["/", "jobs", words.jobs.title, ["read", "import", "admin"]],
   ["/jobs/:id", "job", null, ["read", "import", "admin"]],
+  ["/destinations", "ops/destinations", words.destinations.title, ["read", "admin"]],
+  ["/destinations/:name", "ops/destination", null, ["read", "admin"]],
 ];
 
 const state = { session: undefined, view: null, problem: null, ended: false };
