@@ -141,7 +141,7 @@ def read_by_steps(
         yield
         if reader.line > LINES_PER_ITEM * max_items + 1:
             return None
-    return Contents(pieces, keep(form, reader), lines)
+    return Contents(pieces, keep(form, reader), lines, reader.grid)
 
 
 def keep(form: Form, reader: Reader) -> Kept:

@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 
 from app import telemetry
 from app.auth.authorization import Scopes
-from app.errors import Overloaded, RateLimited, Unauthorized
+from app.errors import Invalid, MalformedRequest, Overloaded, RateLimited, TooLarge, Unauthorized
 from app.files.readers import Family
 from app.http.body.limits import Intake, Place
 from app.http.body.reader import Limits, hear_end, open_body
@@ -125,6 +125,21 @@ class Importer(msgspec.Struct, frozen=True):
     async def _accept(
         self, asked: ReceivedImport, body: bytes, until: float, receive: Any, budget: Budget
     ) -> Accepted207 | Replay | None:
+        rows: bytes | None = None
+        if asked.upload.form.family is Family.XLSX:
+            # A workbook may wait for others; what it then is, is decided in its turn, as any body.
+            try:
+                async with asyncio.timeout_at(until):
+                    rows = await self.workbooks.unfold(body, asked.upload.form, atomic=asked.upload.options.atomic)
+            except TimeoutError as error:
+                raise Overloaded(retry_after=self.settings.db_lock_timeout) from error
+            except (MalformedRequest, Invalid, TooLarge):
+                # A key that is in use says so, whatever is wrong with this body.
+                if replay := await import_service.look_up(self.database, asked.upload, body):
+                    return replay
+                raise
+            if rows is None:
+                return None
         # The turn comes before the work: what waits is bytes, not the many times larger objects that are in them.
         async with self.database.import_slot(len(body), until=until, gone=lambda: hear_end(receive)) as slot:
             try:
@@ -138,7 +153,7 @@ class Importer(msgspec.Struct, frozen=True):
                         new_id=uuid7,
                         random=random.SystemRandom().random,
                         budget=budget,
-                        workbooks=self.workbooks,
+                        rows=rows,
                     )
             except TimeoutError as error:
                 telemetry.emit(telemetry.RequestShed(reason="deadline", tenant_id=asked.upload.tenant_id))

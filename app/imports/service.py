@@ -29,7 +29,6 @@ from msgspec.structs import replace
 
 from app.destinations.kinds import reach_of
 from app.errors import (
-    Invalid,
     InvalidHeader,
     KeyBusy,
     KeyExpired,
@@ -46,7 +45,6 @@ from app.files.readers import Contents, Family, Form, read_by_steps, read_quickl
 from app.imports import queries, upload_queries, upsert
 from app.imports.batch.items import BROKEN, LOCKED, Items, Undecided
 from app.imports.outbox import book
-from app.imports.workbooks import Workbooks
 from app.kit.compression import pack, unpack
 from app.kit.postgres.database import Connection, Database
 from app.kit.postgres.transactions import COLLIDED, HELD, retried
@@ -159,27 +157,27 @@ async def accept(
     new_id: Callable[[], uuid.UUID],
     random: Callable[[], float],
     budget: Budget | None = None,
-    workbooks: Workbooks | None = None,
+    rows: bytes | None = None,
 ) -> Accepted207 | Replay | None:
     """Take a batch: one transaction, tried again when PostgreSQL chose it as a deadlock's victim.
 
     None: it holds more than `max_sync_items`, so it is to be staged; nothing happened. Items that `budget` has no
-    tokens for are `retry`; without one, nothing is limited. `workbooks` is needed for the body of one.
+    tokens for are `retry`; without one, nothing is limited. `rows`: of a workbook, what
+    `app.imports.workbooks` made of it.
 
     Raises:
         KeyBusy, KeyReused, KeyExpired: see the phases above.
         MalformedRequest, InvalidHeader: the body cannot be cut into items.
-        Invalid: a workbook has no such sheet.
         RateLimited: there is no token for any item, or with `atomic` not for all; nothing happened.
-        TooLarge: there never are for so many at once; or the body is a workbook that exceeds a limit.
+        TooLarge: there never are for so many at once.
         DatabaseUnavailable, Overloaded: nothing happened.
     """
     mark = fingerprint(body, request.options, request.form)
     while True:
         try:
             try:
-                contents = await _cut(body, request, settings.max_sync_items, workbooks)
-            except (MalformedRequest, InvalidHeader, Invalid, TooLarge):
+                contents = await _cut(body if rows is None else rows, request, settings.max_sync_items)
+            except (MalformedRequest, InvalidHeader):
                 # A key that is in use says so, whatever is wrong with this body.
                 if replay := await _look_up(database, request, mark):
                     return replay
@@ -201,6 +199,11 @@ async def accept(
                 return await _within(budget, acceptance.run())
         except Outdated:
             request = await renew_type(database, catalog, request)
+
+
+async def look_up(database: Database, request: ImportRequest, body: bytes) -> Replay | None:
+    """The answer that is stored under the key. Raises as phase 2 of `accept`."""
+    return await _look_up(database, request, fingerprint(body, request.options, request.form))
 
 
 async def _look_up(database: Database, request: ImportRequest, mark: bytes) -> Replay | None:
@@ -443,19 +446,12 @@ def encode_options(options: Options) -> str:
     return outcomes_wire.as_json(JobOptions(**kept))
 
 
-async def _cut(body: bytes, request: ImportRequest, max_items: int, workbooks: Workbooks | None) -> Contents | None:
+async def _cut(body: bytes, request: ImportRequest, max_items: int) -> Contents | None:
     """The body in pieces, cut in steps between which others have their turn. None: it has more than `max_items`.
-    Raises `MalformedRequest`, `InvalidHeader`, and as `Workbooks.read`: it cannot be cut."""
-    names = names_of(request.resource)
-    if request.form.family is Family.XLSX:
-        assert workbooks is not None
-        try:
-            return await workbooks.cut(body, request.form, names, atomic=request.options.atomic, max_items=max_items)
-        except HeaderError as error:
-            raise InvalidHeader(error.detail) from error
+    Raises `MalformedRequest`, `InvalidHeader`: it cannot be cut."""
     if contents := read_quickly(body, request.form, max_items=max_items):
         return contents
-    steps = read_by_steps(body, request.form, names, max_items=max_items)
+    steps = read_by_steps(body, request.form, names_of(request.resource), max_items=max_items)
     try:
         while True:
             try:

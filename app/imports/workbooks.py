@@ -13,11 +13,9 @@ from typing import IO, Final
 import structlog
 
 from app.errors import Invalid, MalformedRequest, Overloaded, TooLarge, TrancheError
-from app.files.csv_mapping import ColumnNames
-from app.files.readers import Contents, Form, keep, open_reader
+from app.files.readers import Form
 from app.files.workbook.process import Extraction
 from app.files.workbook.protocol import Ask, Why, WorkbookError
-from app.resources.decoding import Piece
 from app.settings import PREFIX, Settings
 
 log = structlog.get_logger()
@@ -64,35 +62,26 @@ class Workbooks:
                 extraction.end()
                 await asyncio.to_thread(extraction.close)
 
-    async def cut(
-        self, body: bytes, form: Form, names: ColumnNames, *, atomic: bool, max_items: int
-    ) -> Contents | None:
-        """The items of a whole body; None: there are more, or it is too large to be answered at once.
+    async def unfold(self, body: bytes, form: Form, *, atomic: bool) -> bytes | None:
+        """The rows of a workbook that is answered at once, as one body for the reader of its form; raises as `read`.
 
-        Raises:
-            HeaderError: the columns cannot be used.
-            And what `read` does.
+        None: it is too large for that.
         """
-        reader = open_reader(form, names)
-        pieces: list[Piece] = []
-        lines: list[int] = []
+        most = self._settings.max_sync_bytes
+        found: list[bytes] = []
+        size = 0
         with tempfile.TemporaryFile(prefix="tranche-workbook-") as stream:
             keep_workbook(stream, body)
-            rows = self.read(stream, form, atomic=atomic, at_once=self._settings.max_sync_bytes)
             try:
-                async with contextlib.aclosing(rows):
+                async with contextlib.aclosing(self.read(stream, form, atomic=atomic, at_once=most)) as rows:
                     async for block in rows:
-                        for found in reader.read(block):
-                            pieces += found.pieces
-                            lines += found.lines
-                            if len(pieces) > max_items:
-                                return None
-                            await asyncio.sleep(0)
+                        found.append(block)
+                        size += len(block)
+                        if size > most:
+                            return None
             except _Later:
                 return None
-        for _ in reader.read(None):
-            pass
-        return Contents(pieces, keep(form, reader), lines, reader.grid)
+        return b"".join(found)
 
     def _ask(self, form: Form, *, atomic: bool, at_once: int | None) -> Ask:
         settings = self._settings

@@ -37,15 +37,12 @@ from app import telemetry
 from app.auth import service
 from app.embedded import Engines
 from app.errors import TrancheError
-from app.files.csv_columns import HeaderError
-from app.files.csv_mapping import names_of
 from app.files.readers import Family, Form
 from app.http.body.reader import Limits, open_body
 from app.http.headers import Fields, read_type
 from app.imports.workbooks import Workbooks
 from app.migrations.privileges import privileges
 from app.migrations.runner import migrate
-from app.resources.types.contacts import CONTACTS
 from app.settings import Settings
 from tests.bench.parsing.measure import work
 from tests.conftest import quick
@@ -261,12 +258,9 @@ async def read(case: Case, number: int, report: Report) -> None:
             body = b"".join([part async for part in parts])
         size = max(size, len(body))
         if family is Family.XLSX:
-            form = Form(family=family)
-            with contextlib.suppress(HeaderError):
-                await Workbooks(Settings()).cut(body, form, names_of(CONTACTS), atomic=False, max_items=1_000_000)
-        else:
-            for _ in work(body, Form(family=family, charset=charset)):
-                pass
+            body = await Workbooks(Settings()).unfold(body, Form(family=family), atomic=False) or b""
+        for _ in work(body, Form(family=family, charset=charset)):
+            pass
     except TrancheError as error:
         outcome = f"refused {error.code}"
     except Exception as error:

@@ -10,7 +10,7 @@ from app.files.csv_mapping import ColumnNames
 from app.files.csv_reader import Record
 from app.files.tables.table_reader import WORDING, Form, Portion, TableReader, encode_item, make_item
 from app.files.workbook.addresses import Grid, address
-from app.files.workbook.protocol import WHOLE_ROW, Row, Sheet, decode_first, decode_row
+from app.files.workbook.protocol import MAX_ROW, TOO_LONG, WHOLE_ROW, Row, Sheet, decode_first, decode_row
 from app.resources.decoding import Noted, Piece, UnreadablePiece
 from app.resources.rules import pointer
 from app.vocabulary.outcomes_wire import FieldError
@@ -74,7 +74,10 @@ class SheetReader(TableReader):
         assert isinstance(record, SheetRecord)
         assert record.cells is not None
         if WHOLE_ROW in record.faults:
-            raise HeaderError(f"{self._address(0, record.line)}: the row, which should name the columns, has no names")
+            raise HeaderError(
+                f"the row of {self._address(0, record.line)}, which should name the columns, "
+                f"{_explain_row(record.faults[WHOLE_ROW])}"
+            )
         for place, error in record.faults.items():
             raise HeaderError(f"{self._address(place, record.line)}, which should name a column, {_explain(error)}")
         for place, name in enumerate(record.cells):
@@ -114,7 +117,12 @@ class SheetReader(TableReader):
     def _find_faults(self, columns: Columns, record: SheetRecord, size: int) -> Iterator[FieldError]:
         code, line, width = ErrorCode.INVALID_FIELD, record.line, len(columns.header)
         if WHOLE_ROW in record.faults:
-            yield FieldError(code, "", f"{self._address(0, line)}: the row has a date or duration that is out of range")
+            fault = record.faults[WHOLE_ROW]
+            yield FieldError(
+                ErrorCode.ITEM_TOO_LARGE if fault == TOO_LONG else code,
+                "",
+                f"the row of {self._address(0, line)} {_explain_row(fault)}",
+            )
         elif size > width:
             yield FieldError(
                 code, "", f"{self._address(size - 1, line)} has a value, but its column has no name in the header"
@@ -146,6 +154,12 @@ def _pointers(columns: Columns) -> Iterator[tuple[int, str]]:
             yield place, pointer("attributes", target) if place in columns.attributes else pointer(target)
     if columns.both is not None:
         yield columns.both, pointer(columns.mail)
+
+
+def _explain_row(fault: str) -> str:
+    if fault == TOO_LONG:
+        return f"is longer than {MAX_ROW:,} characters"
+    return "has a date or duration that is out of range"
 
 
 def _explain(error: str) -> str:

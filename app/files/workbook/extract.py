@@ -14,10 +14,13 @@ from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 
 from app.files.workbook import cells
 from app.files.workbook.addresses import MAX_COLUMNS
-from app.files.workbook.package import SAVE, Package, Tab, choose, unreadable
+from app.files.workbook.package import FREE_INFLATION, SAVE, Package, Tab, choose, unreadable
 from app.files.workbook.protocol import (
     DAMAGED,
+    MAX_ROW,
     NO_MEMORY,
+    TOO_LONG,
+    TOO_MANY,
     WHOLE_ROW,
     Ask,
     Refusal,
@@ -49,8 +52,13 @@ def main(argument: str, stream: IO[bytes], out: IO[bytes]) -> int:
         out.flush()
         return 0
     out.write(encode(sheet) + b"\n")
+    most = max(FREE_INFLATION, ask.most_inflation * stream.seek(0, 2))
     for row in rows:
-        out.write(encode(row) + b"\n")
+        line = encode(row)
+        most -= len(line)
+        if most < 0:
+            return TOO_MANY
+        out.write(line + b"\n")
     out.flush()
     return 0
 
@@ -115,6 +123,8 @@ def _rows(
 
 def _row(number: int, values: list[cells.Value], left: int, faults: dict[int, str], *, typed: bool) -> Row:
     texts = [value if type(value) is str else cells.write(value) for value in values]
+    if sum(map(len, texts)) > MAX_ROW:
+        return Row(number + 1, [], {WHOLE_ROW: TOO_LONG})
     places: dict[int, str] = {}
     for column, error in faults.items():
         place = column - left

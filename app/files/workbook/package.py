@@ -20,7 +20,7 @@ PIECE: Final = 1 << 18
 SAVE: Final = "open it in a spreadsheet program and save it as an Excel workbook (.xlsx), or save the sheet as CSV"
 
 _MOST_PARTS: Final = 10_000
-_FREE_INFLATION: Final = 10_000_000
+FREE_INFLATION: Final = 10_000_000
 """Bytes that may come out of however few."""
 _SHOWN: Final = 30
 _WORKBOOK: Final = "xl/workbook.xml"
@@ -97,7 +97,7 @@ class Package:
                 f"the workbook has {size:,} bytes uncompressed, and at most {ask.most_bytes:,} are read; "
                 f"save the sheet as CSV and send that{ask.remedy}",
             )
-        if size > max(_FREE_INFLATION, ask.most_inflation * packed):
+        if size > max(FREE_INFLATION, ask.most_inflation * packed):
             raise WorkbookError(
                 Why.TOO_LARGE,
                 f"the workbook inflates to more than {ask.most_inflation:g} times its size; save the sheet as CSV and "

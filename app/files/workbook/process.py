@@ -7,7 +7,7 @@ from signal import SIGABRT, SIGKILL, SIGXCPU
 from typing import IO, Final, Self
 
 from app.files.workbook.package import SAVE
-from app.files.workbook.protocol import NO_MEMORY, Ask, Refusal, Why, WorkbookError, decode_first, encode
+from app.files.workbook.protocol import NO_MEMORY, TOO_MANY, Ask, Refusal, Why, WorkbookError, decode_first, encode
 
 _BLOCK: Final = 65_536
 _HELD: Final = 10_000_000
@@ -26,7 +26,7 @@ class Extraction:
         stream.seek(0)
         # Nothing of this process's environment is for one that reads what anybody has sent.
         environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ}
-        self._memory = ask.memory
+        self._memory, self._inflation = ask.memory, ask.most_inflation
         self._begun = False
         self._process = subprocess.Popen(  # noqa: S603 - of what was sent, only a name of a sheet is an argument
             [sys.executable, "-P", "-m", "app.files.workbook.extract", encode(ask).decode()],
@@ -61,6 +61,11 @@ class Extraction:
         if code in (NO_MEMORY, -SIGABRT, -SIGKILL):
             raise WorkbookError(
                 Why.TOO_LARGE, f"the workbook takes more than {self._memory:,} bytes of memory to be read; {_CSV}"
+            )
+        if code == TOO_MANY:
+            raise WorkbookError(
+                Why.TOO_LARGE,
+                f"the rows of the sheet are more than {self._inflation:g} times as large as the workbook; {_CSV}",
             )
         if code == -SIGXCPU:
             raise WorkbookError(Why.TOO_LARGE, f"the workbook takes too long to be read; {_CSV}")

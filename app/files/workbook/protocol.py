@@ -19,7 +19,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str = ""
     """What to do about a larger one, beside saving it as CSV."""
     most_inflation: float
-    """Times its size that it may inflate to, if that is much."""
+    """Times its size that it and its rows may inflate to, if that is much: cells may share one long text."""
     memory: int
     at_once: int | None = None
     """Uncompressed; a larger one is not to be read now."""
@@ -62,7 +62,10 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 WHOLE_ROW: Final = -1
-"""The place of a fault that no cell can be named for."""
+"""The place of a fault that no cell can be named for: `TOO_LONG`, or a date or duration that is out of range."""
+TOO_LONG: Final = "too long"
+MAX_ROW: Final = 1_048_576
+"""Characters of a row, as of a line of a CSV."""
 
 
 class WorkbookError(Exception):
@@ -80,4 +83,5 @@ decode_row: Final = msgspec.json.Decoder(Row).decode
 
 NO_MEMORY: Final = 4
 DAMAGED: Final = 5
+TOO_MANY: Final = 6
 """Exit codes of the process, where it could not say more."""

@@ -359,6 +359,21 @@ async def test_two_cells_far_apart_are_refused(tiny: Api) -> None:
     assert refusal(await push(tiny, hidden))[:2] == (413, "REQUEST_TOO_LARGE")
 
 
+async def test_cells_that_share_a_long_text_are_bounded(api: Api, tiny: Api) -> None:
+    """A cell of 20 bytes may stand for 30,000 characters."""
+    strings = "<sst xmlns='http://schemas.openxmlformats.org/spreadsheetml/2006/main'><si><t>{}</t></si></sst>"
+    text = {"xl/sharedStrings.xml": strings.format("x" * 30_000).encode()}
+    long = "".join(f'<c r="{column}2" t="s"><v>0</v></c>' for column in map(chr, range(67, 91)))
+    wide = "".join(f'<c r="A{column}2" t="s"><v>0</v></c>' for column in map(chr, range(65, 91)))
+    answer = await push(api, patch(raw(HEAD + f'<row r="2">{long}{wide}</row>' + person(3)), text))
+    first, second = answer.json()["items"]
+    assert (first["error_code"], first["line"], second["status"]) == ("ITEM_TOO_LARGE", 2, "ok")
+    many = "".join(person(line, f'<c r="C{line}" t="s"><v>0</v></c>') for line in range(2, 1_000))
+    status, code, detail = refusal(await push(tiny, patch(raw(HEAD + many), text), Prefer="respond-async"))
+    assert (status, code) == (413, "REQUEST_TOO_LARGE")
+    assert "times as large as the workbook" in detail
+
+
 async def test_no_entity_is_expanded(api: Api) -> None:
     entities = '<!DOCTYPE a [<!ENTITY lol "lol"><!ENTITY x SYSTEM "file:///etc/passwd">]>'
     for name in ("lol", "x"):
