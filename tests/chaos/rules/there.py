@@ -114,6 +114,23 @@ def _mark_of(effect: Row) -> object:
     )
 
 
+def _remade(e: Evidence, crm: str) -> set[int]:
+    """Effects that removed what a user had made anew since the effect of ours before."""
+    made_by: dict[Place, bool] = {}
+    """Whether a user made it since the last effect of ours."""
+    found: set[int] = set()
+    for effect in e.effects.get(crm, []):
+        place = place_of(effect)
+        if effect.get("by") == "user":
+            if place in made_by and effect.get("created"):
+                made_by[place] = True
+            continue
+        if made_by.get(place) and effect.get("deleted"):
+            found.add(effect["seq"])
+        made_by[place] = False
+    return found
+
+
 def nothing_is_made_up(e: Evidence) -> Findings:
     """Each value of a record is that of some version, or somebody typed it."""
     for crm in e.destinations:
@@ -133,10 +150,14 @@ def nothing_is_made_up(e: Evidence) -> Findings:
 def effects_are_single(e: Evidence) -> Findings:
     """What a CRM holds is a version of the record, never an older one than before, and each is sent but once."""
     for crm in e.destinations:
-        kind = e.kinds[crm]
+        kind, remade = e.kinds[crm], _remade(e, crm)
         for place, effects, found in histories(e, crm):
             told = [(_mark_of(x), version) for x, version in zip(effects, found, strict=True)]
-            counts = Counter(v for x, v in zip(effects, found, strict=True) if x["changed"] and v is not None)
+            counts = Counter(
+                v
+                for x, v in zip(effects, found, strict=True)
+                if x["changed"] and v is not None and x["seq"] not in remade
+            )
             for version, count in counts.items():
                 if count > 1:
                     yield Finding(
