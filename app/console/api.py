@@ -61,6 +61,8 @@ def _read(folder: Traversable, at: PurePosixPath) -> dict[str, Asset]:
 
 ASSETS: Final = _read(files(__package__) / "assets", PurePosixPath())
 """By their paths."""
+_FOLDERS: Final = {PurePosixPath(path).parts[0] for path in ASSETS}
+"""A record may be called like a file, and its view is elsewhere."""
 
 
 @get([PATH, PATH + "/{path:path}"], include_in_schema=False, status_code=200)
@@ -76,7 +78,8 @@ async def serve(request: Request[Any, Any, Any]) -> ASGIResponse:
     path = request.scope["path"].removeprefix(PATH).strip("/")
     asset = ASSETS.get(path or PAGE)
     if asset is None:
-        if PurePosixPath(path).suffix in _TYPES:
+        at = PurePosixPath(path)
+        if at.suffix in _TYPES and (len(at.parts) == 1 or at.parts[0] in _FOLDERS):
             raise NotFound("The console has no such file.")
         asset = ASSETS[PAGE]
     fields = {name: value for name, value in request.scope["headers"] if name in (b"if-none-match", b"accept-encoding")}

@@ -13,6 +13,9 @@ const VIEWS = [
   ["/jobs/:id", "job", null, ["read", "import", "admin"]],
   ["/destinations", "ops/destinations", words.destinations.title, ["read", "admin"]],
   ["/destinations/:name", "ops/destination", null, ["read", "admin"]],
+  ["/jobs/:id/items", "items", null, ["read", "import", "admin"]],
+  ["/records", "records", words.records.title, ["read"]],
+  ["/records/:type/:id", "record", null, ["read"]],
 ];
 
 const state = { session: undefined, view: null, problem: null, ended: false };

@@ -1,7 +1,7 @@
 /** Pieces that several views are made of. */
 
 import { html, nothing, svg } from "../vendor/lit-html.js";
-import { ago, moment } from "./format.js";
+import { ago, duration, moment } from "./format.js";
 import { words } from "../strings.js";
 
 /** Say something to whoever cannot see that it changed. */
@@ -33,6 +33,10 @@ export const alert = (problem) =>
         ${problem.requestId ? html`<p class="small">${words.request} <code>${problem.requestId}</code></p>` : nothing}
       </div>`
     : nothing;
+
+/** Said of a document that came from a fallback. */
+export const stale = (document) =>
+  document?.stale ? html`<p class="notice" role="status">${words.stale(duration(document.age_seconds))}</p>` : nothing;
 
 export const loading = () => html`<p class="mute" aria-busy="true">${words.loading}</p>`;
 

@@ -1,7 +1,7 @@
 /** One job: what became of its items, here and at every destination, as it happens. */
 
 import { html, nothing } from "../vendor/lit-html.js";
-import { get, path, post } from "../lib/api.js";
+import { get, path, post, query } from "../lib/api.js";
 import { count, duration, share } from "../lib/format.js";
 import { alert, announce, badge, bar, confirm, loading, table, time } from "../lib/ui.js";
 import { words } from "../strings.js";
@@ -95,12 +95,13 @@ export function open({ params, may, update, go }) {
       </dl>
       <section aria-labelledby="funnel">
         <h2 id="funnel">${w.funnel}</h2>
-        ${stage(w.here, here(job))}
-        ${Object.entries(job.effects).filter(([name]) => name !== "db").map(([name, effects]) => stage(w.atDestination(name), there(effects)))}
+        ${stage(job, "db", w.here, here(job))}
+        ${Object.entries(job.effects).filter(([name]) => name !== "db").map(([name, effects]) => stage(job, name, w.atDestination(name), there(effects)))}
+        <p><a href=${listed(job, {})}>${w.items}</a></p>
       </section>
       <section aria-labelledby="failures">
         <h2 id="failures">${w.failures}</h2>
-        ${job.failures?.length ? table(w.causes, CAUSES, job.failures) : html`<p class="mute">${w.noFailures}</p>`}
+        ${job.failures?.length ? table(w.causes, causes(job), job.failures) : html`<p class="mute">${w.noFailures}</p>`}
       </section>`;
   }
 }
@@ -125,19 +126,32 @@ function there(effects) {
   return Object.entries(TONE).map(([name, tone]) => ({ name, tone, count: effects[name] ?? 0 }));
 }
 
-function stage(name, parts) {
+/** Where the items are listed that these filters leave. */
+const listed = (job, filters) => path`/console/jobs/${job.job_id}/items` + query(filters);
+
+function stage(job, destination, name, parts) {
   const known = parts.filter((part) => part.count);
   const whole = known.reduce((sum, part) => sum + part.count, 0);
   const label = known.map((part) => `${count(part.count)} ${words.states[part.name] || part.name}`).join(", ") || "0";
   return html`<div class="stage">
     <h3>${name}</h3>
     ${bar(`${name}: ${label}`, known)}
-    <p>${known.map((part) => html`<span class="part"><span class=${`dot tone-${part.tone}`}></span>${count(part.count)} ${words.states[part.name] || part.name} <span class="mute">(${share(part.count, whole)})</span></span>`)}</p>
+    <p>${known.map((part) => html`<span class="part"><span class=${`dot tone-${part.tone}`}></span>${listing(job, destination, part)} <span class="mute">(${share(part.count, whole)})</span></span>`)}</p>
   </div>`;
 }
 
-const CAUSES = [
+function listing(job, destination, part) {
+  const text = `${count(part.count)} ${words.states[part.name] || part.name}`;
+  const undecided = destination === "db" && part.name === "pending";
+  return undecided ? text : html`<a href=${listed(job, { destination, status: part.name })}>${text}</a>`;
+}
+
+const causes = (job) => [
   { name: w.where, cell: (each) => (each.destination && each.destination !== "db" ? each.destination : w.hereWord) },
   { name: w.code, cell: (each) => html`<code>${each.code}</code>` },
-  { name: w.count, cell: (each) => count(each.count), right: true },
+  {
+    name: w.count,
+    cell: (each) => html`<a href=${listed(job, { destination: each.destination, error_code: each.code })}>${count(each.count)}</a>`,
+    right: true,
+  },
 ];
