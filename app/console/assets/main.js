@@ -16,6 +16,7 @@ const VIEWS = [
   ["/jobs/:id/items", "items", null, ["read", "import", "admin"]],
   ["/records", "records", words.records.title, ["read"]],
   ["/records/:type/:id", "record", null, ["read"]],
+  ["/health", "health", words.health.title, ["read", "import", "admin"]],
 ];
 
 const state = { session: undefined, view: null, problem: null, ended: false };

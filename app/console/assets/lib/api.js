@@ -5,6 +5,7 @@ export class Problem extends Error {
   constructor(status, body, requestId) {
     super(body.detail || body.title || `The server answered ${status}.`);
     this.status = status;
+    this.body = body;
     this.code = body.code || "";
     this.errors = body.errors || [];
     this.requestId = body.request_id || requestId || "";

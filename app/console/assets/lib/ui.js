@@ -13,9 +13,9 @@ export const time = (value) =>
   value ? html`<time datetime=${value} title=${moment(value)}>${ago(value)}</time>` : html`–`;
 
 const TONES = {
-  completed: "good", ok: "good", active: "good", closed: "good", works: "good", delivered: "good",
-  completed_with_failures: "warn", retry: "warn", half_open: "warn", paused: "warn", unknown: "warn", degraded: "warn",
-  failed: "bad", dead: "bad", open: "bad", fails: "bad", canceled: "mute", skipped: "mute",
+  completed: "good", pass: "good", ok: "good", active: "good", closed: "good", works: "good", delivered: "good",
+  completed_with_failures: "warn", retry: "warn", half_open: "warn", paused: "warn", unknown: "warn", degraded: "warn", warn: "warn",
+  failed: "bad", fail: "bad", dead: "bad", open: "bad", fails: "bad", canceled: "mute", skipped: "mute",
 };
 
 /** A state as a word, in a colour that says nothing that the word does not. */
