@@ -51,7 +51,8 @@ class Scopes(Access):
 
 
 FOLLOWING: Final = Scopes("read", "import", "admin")
-"""Who may read jobs and idempotency keys: `import` alone those that it created (`app.job_status.ownership`)."""
+"""Who may read jobs and idempotency keys: `import` alone those that it created (`app.job_status.ownership`); and the
+types of record."""
 POLLING: Final = Scopes("read", "import", "admin", recent=True)
 CHANGING: Final = Scopes("import", "admin")
 READING: Final = Scopes("read", "admin")

@@ -31,12 +31,15 @@ def spell(header: str) -> str:
     return " ".join(_WORD.findall(plain)).lower()
 
 
+def list_names(field: Field) -> list[str]:
+    """What columns may call the field."""
+    return [header.strip() for header in (field.headers or field.name.replace("_", " ")).split(",")]
+
+
 class Headers:
     def __init__(self, resource: Resource) -> None:
         self._meanings = {
-            header.strip(): field.name
-            for field in (resource.id, *resource.fields)
-            for header in (field.headers or field.name.replace("_", " ")).split(",")
+            header: field.name for field in (resource.id, *resource.fields) for header in list_names(field)
         }
         self.certain = frozenset(field.name for field in resource.fields if field.fills)
         """Fields that a column of one of these names fills unasked."""

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from app.auth.authorization import ADMIN, READING
+from app.auth.authorization import ADMIN, FOLLOWING
 from app.http.operation import Answer, Path, Reply, operation
 from app.http.principal import Principal
 from app.kit.postgres.database import Connection
@@ -25,13 +25,13 @@ class ResourceTypeList(msgspec.Struct):
     resource_types: list[ResourceType]
 
 
-@operation("GET", PATH, tag=_TAG, access=READING, answers=Answer("All of them, by name."))
+@operation("GET", PATH, tag=_TAG, access=FOLLOWING, answers=Answer("All of them, by name."))
 async def list_resource_types(principal: Principal, catalog: Catalog, connection: Connection) -> ResourceTypeList:
     """The types of record that the tenant may import."""
     return ResourceTypeList(await service.list_types(connection, principal.tenant_id, catalog))
 
 
-@operation("GET", PATH + "/{name}", tag=_TAG, access=READING, answers=Answer("The type."))
+@operation("GET", PATH + "/{name}", tag=_TAG, access=FOLLOWING, answers=Answer("The type."))
 async def read_resource_type(
     name: Name, principal: Principal, catalog: Catalog, connection: Connection
 ) -> ResourceType:

@@ -9,6 +9,7 @@ from app.destinations import kinds
 from app.destinations.options import MATCHABLE, OptionsError
 from app.destinations.service import find_kinds
 from app.errors import Conflict, Invalid
+from app.files.csv_headers import list_names
 from app.kit.postgres.database import Connection
 from app.resource_types import queries
 from app.resource_types.catalog import Catalog
@@ -39,6 +40,10 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
     """JSON Schema of every field, by name."""
     required: list[str]
     aliases: dict[str, list[str]]
+    headers: dict[str, list[str]]
+    """By field: what columns of files may call it, aliases included, in any case; accents and signs do not count. A
+    column of such a name is what the field is filled from, but `id` and, of contacts, `email` have to be said
+    (`map=`)."""
     attributes: bool
     destinations: dict[str, dict[str, Any]]
 
@@ -53,6 +58,7 @@ def describe(resource: Resource, declared: Definition | None) -> ResourceType:
         fields={field.name: msgspec.json.schema(field.type) for field in resource.fields},
         required=list(resource.required),
         aliases={} if declared is None else declared.aliases,
+        headers={field.name: list(list_names(field)) for field in (resource.id, *resource.fields)},
         attributes=resource.attributes,
         destinations={name: dict(options) for name, options in resource.destinations.items()},
     )

@@ -278,6 +278,16 @@ async def test_types_are_listed_and_described_to_their_tenant_alone(api: Api, ot
     assert (await other.get("/v1/products/p1")).status == 404
 
 
+async def test_whoever_imports_can_read_what_columns_are_called(api: Api, db: asyncpg.Connection[Any]) -> None:
+    await declare(api, "products", PRODUCTS)
+    importer = api.as_key(await auth_service.create_key(db, "acme", ["import"]))
+    types = {one["name"]: one for one in (await importer.get("/v1/resource-types")).json()["resource_types"]}
+    assert types["products"]["headers"]["title"] == ["title", "product name"]
+    assert "kundennummer" in types["contacts"]["headers"]["id"]
+    assert "vorname" in types["contacts"]["headers"]["first_name"]
+    assert (await declare(importer, "more", PRODUCTS)).status == 403
+
+
 async def test_the_same_id_in_two_types_is_two_records(api: Api) -> None:
     await push(api, "contacts", [{"id": "x", "email": "a@b.co"}])
     await push(api, "companies", [{"id": "x", "name": "Acme", "country": "GB", "employees": 3}])
