@@ -10,6 +10,7 @@ import { signIn } from "./views/sign-in.js";
 /** `[pattern, module, name in the menu, scopes that may see it]`. A module is loaded when its view is opened first. */
 const VIEWS = [
   ["/", "jobs", words.jobs.title, ["read", "import", "admin"]],
+  ["/import", "import", words.import.title, ["import"]],
   ["/jobs/:id", "job", null, ["read", "import", "admin"]],
   ["/destinations", "ops/destinations", words.destinations.title, ["read", "admin"]],
   ["/destinations/:name", "ops/destination", null, ["read", "admin"]],

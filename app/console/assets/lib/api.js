@@ -32,17 +32,48 @@ export async function call(method, path, { body, type, headers = {}, signal, acc
     response = await fetch(path, { method, headers: sent, body: content, signal, credentials: "same-origin" });
   } catch (error) {
     if (isAborted(error)) throw error;
-    throw new Problem(0, { detail: "The server cannot be reached; what was shown may be out of date." });
+    throw unreachable();
   }
-  const answered = response.headers.get("Content-Type") || "";
-  const text = await response.text();
-  const read = answered.includes("json") && !answered.includes("x-ndjson") && text ? JSON.parse(text) : text;
-  if (!response.ok) {
-    const problem = typeof read === "object" && read !== null ? read : {};
-    if (response.status === 401) window.dispatchEvent(new CustomEvent("signed-out"));
-    throw new Problem(response.status, problem, response.headers.get("X-Request-ID"));
-  }
-  return { status: response.status, headers: response.headers, body: read };
+  const answered = read(response.headers.get("Content-Type") || "", await response.text());
+  return check({ status: response.status, headers: response.headers, body: answered });
+}
+
+/**
+ * Send a file, whose progress `fetch` does not tell: `progress(sent, whole)` is called on the way.
+ * Returns and throws what `call` does.
+ */
+export function upload(path, file, { type, headers = {}, progress, signal }) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", path);
+    const sent = { Accept: "application/json", "Content-Type": type, "Tranche-Console": "1", ...headers };
+    for (const [name, value] of Object.entries(sent)) request.setRequestHeader(name, value);
+    request.upload.addEventListener("progress", (event) => progress?.(event.loaded, event.total));
+    request.addEventListener("load", () => {
+      try {
+        const body = read(request.getResponseHeader("Content-Type") || "", request.responseText);
+        const answer = { status: request.status, headers: { get: (name) => request.getResponseHeader(name) }, body };
+        resolve(check(answer));
+      } catch (error) {
+        reject(error);
+      }
+    });
+    request.addEventListener("error", () => reject(unreachable()));
+    request.addEventListener("abort", () => reject(new DOMException("It was stopped.", "AbortError")));
+    signal?.addEventListener("abort", () => request.abort());
+    request.send(file);
+  });
+}
+
+const read = (type, text) => (type.includes("json") && !type.includes("x-ndjson") && text ? JSON.parse(text) : text);
+
+const unreachable = () => new Problem(0, { detail: "The server cannot be reached; what was shown may be out of date." });
+
+function check(answer) {
+  if (answer.status >= 200 && answer.status < 300) return answer;
+  const problem = typeof answer.body === "object" && answer.body !== null ? answer.body : {};
+  if (answer.status === 401) window.dispatchEvent(new CustomEvent("signed-out"));
+  throw new Problem(answer.status, problem, answer.headers.get("X-Request-ID"));
 }
 
 export const get = async (path, options) => (await call("GET", path, options)).body;

@@ -10,7 +10,7 @@ const w = words.jobs;
 const STATES = ["receiving", "queued", "running", "syncing", "completed", "completed_with_failures", "failed", "canceled"];
 const REFRESH = 4000;
 
-export function open({ query, update, go }) {
+export function open({ query, may, update, go }) {
   const state = { jobs: null, next: null, problem: null };
   const aborter = new AbortController();
   let timer;
@@ -64,7 +64,7 @@ export function open({ query, update, go }) {
         ? state.problem ? nothing : loading()
         : state.jobs.length
           ? table(w.title, columns, state.jobs)
-          : empty(w.none, w.noneText)}
+          : empty(w.none, w.noneText, may("import") ? html`<a class="button primary" href="/console/import">${w.import}</a>` : nothing)}
       <p class="pages">
         ${query.cursor ? html`<a href=${`/console${asQuery({ state: query.state })}`}>${words.newest}</a>` : nothing}
         ${state.next ? html`<a href=${`/console${asQuery({ state: query.state, cursor: state.next })}`}>${words.next}</a>` : nothing}
