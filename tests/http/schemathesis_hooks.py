@@ -12,6 +12,7 @@ from typing import Any, Final
 import schemathesis
 
 from app.auth import tokens
+from app.files.encoding import WORKBOOK
 
 _KEY: Final = os.environ["TRANCHE_API_KEY"]
 _PARSED: Final = tokens.parse(_KEY)
@@ -30,7 +31,7 @@ def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
         case.headers.pop("Content-Encoding", None)
 
 
-@schemathesis.serializer("text/csv", "application/x-ndjson")
+@schemathesis.serializer("text/csv", "application/x-ndjson", WORKBOOK)
 def write_file(_context: Any, value: Any) -> bytes:
     """Text as it is; anything else in the words of Python, which is a sorry file."""
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
