@@ -18,6 +18,9 @@ const VIEWS = [
   ["/records", "records", words.records.title, ["read"]],
   ["/records/:type/:id", "record", null, ["read"]],
   ["/health", "health", words.health.title, ["read", "import", "admin"]],
+  ["/dead-letters", "ops/dead-letters", words.deadLetters.title, ["read", "admin"]],
+  ["/dead-letters/list", "ops/dead-letter-list", null, ["read", "admin"]],
+  ["/dead-letters/:id", "ops/dead-letter", null, ["read", "admin"]],
 ];
 
 const state = { session: undefined, view: null, problem: null, ended: false };

@@ -56,6 +56,9 @@ export const table = (caption, columns, rows) => html`
     </table>
   </div>`;
 
+/** Sentences in a table, which are not squeezed on a small screen. */
+export const wide = (text) => html`<div class="wide">${text}</div>`;
+
 /** A bar of parts: `[{name, count, tone}]`. The numbers are beside it as text. */
 export const bar = (label, parts) => {
   const whole = parts.reduce((sum, part) => sum + part.count, 0) || 1;

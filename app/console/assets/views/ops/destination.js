@@ -4,7 +4,7 @@ import { html, nothing } from "../../vendor/lit-html.js";
 import { get, newKey, patch, path, post, query as asQuery, remove } from "../../lib/api.js";
 import { acting, notice, readJson, shownJson } from "../../lib/ask.js";
 import { count, duration } from "../../lib/format.js";
-import { alert, announce, badge, confirm, loading, table, time } from "../../lib/ui.js";
+import { alert, announce, badge, confirm, loading, table, time, wide } from "../../lib/ui.js";
 import { words } from "../../strings.js";
 import { credentialFields, held, optionsField, readCredentials, unknown } from "./destinations.js";
 
@@ -222,13 +222,13 @@ const CHANGES = [
   { name: w.became, cell: (each) => badge(each.after) },
   { name: w.before, cell: (each) => words.states[each.before] ?? each.before },
   { name: w.openFor, cell: (each) => (each.after === "open" ? duration(each.seconds) : "–") },
-  { name: w.why, cell: (each) => each.detail || "–" },
+  { name: w.why, cell: (each) => wide(each.detail || "–") },
 ];
 
 const STEPS = [
   { name: w.step, cell: (each) => each.name },
   { name: w.result, cell: (each) => (each.ok === null ? "–" : badge(each.ok ? "ok" : "fails")) },
-  { name: w.seen, cell: (each) => each.detail },
+  { name: w.seen, cell: (each) => wide(each.detail) },
   { name: w.status, cell: (each) => each.status ?? "–", right: true },
   { name: w.took, cell: (each) => (each.milliseconds === undefined ? "–" : duration(each.milliseconds / 1000)), right: true },
 ];

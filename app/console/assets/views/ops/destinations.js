@@ -4,7 +4,7 @@ import { html, nothing } from "../../vendor/lit-html.js";
 import { get, newKey, path, post } from "../../lib/api.js";
 import { acting, readJson } from "../../lib/ask.js";
 import { count, duration } from "../../lib/format.js";
-import { alert, badge, empty, loading, table, time } from "../../lib/ui.js";
+import { alert, badge, empty, loading, table, time, wide } from "../../lib/ui.js";
 import { words } from "../../strings.js";
 
 const w = words.destinations;
@@ -128,7 +128,7 @@ const COLUMNS = [
   { name: w.kind, cell: (each) => each.kind },
   { name: w.state, cell: (each) => badge(each.state) },
   { name: w.circuit, cell: (each) => badge(each.circuit.state) },
-  { name: w.held, cell: (each) => held(each) ?? w.notHeld },
+  { name: w.held, cell: (each) => wide(held(each) ?? w.notHeld) },
   { name: w.unknown, cell: unknown, right: true },
   { name: w.rate, cell: (each) => (each.options.rate ? w.perSecond(count(each.options.rate)) : w.kindsRate), right: true },
   { name: w.verified, cell: (each) => (each.verified_at ? time(each.verified_at) : w.never) },
