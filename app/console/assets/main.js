@@ -12,15 +12,17 @@ const VIEWS = [
   ["/", "jobs", words.jobs.title, ["read", "import", "admin"]],
   ["/import", "import", words.import.title, ["import"]],
   ["/jobs/:id", "job", null, ["read", "import", "admin"]],
-  ["/destinations", "ops/destinations", words.destinations.title, ["read", "admin"]],
-  ["/destinations/:name", "ops/destination", null, ["read", "admin"]],
   ["/jobs/:id/items", "items", null, ["read", "import", "admin"]],
   ["/records", "records", words.records.title, ["read"]],
   ["/records/:type/:id", "record", null, ["read"]],
-  ["/health", "health", words.health.title, ["read", "import", "admin"]],
+  ["/destinations", "ops/destinations", words.destinations.title, ["read", "admin"]],
+  ["/destinations/:name", "ops/destination", null, ["read", "admin"]],
   ["/dead-letters", "ops/dead-letters", words.deadLetters.title, ["read", "admin"]],
   ["/dead-letters/list", "ops/dead-letter-list", null, ["read", "admin"]],
   ["/dead-letters/:id", "ops/dead-letter", null, ["read", "admin"]],
+  ["/webhooks", "ops/webhooks", words.webhooks.title, ["admin"]],
+  ["/webhooks/:id", "ops/webhook", null, ["admin"]],
+  ["/health", "health", words.health.title, ["read", "import", "admin"]],
 ];
 
 const state = { session: undefined, view: null, problem: null, ended: false };

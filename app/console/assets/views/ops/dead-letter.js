@@ -47,17 +47,17 @@ export function open({ params, may, update }) {
           : nothing}
       </div>
       ${alert(state.problem)} ${notice(state.notice)}
-      ${state.it ? shown(state.it) : state.problem ? nothing : loading()}`,
+      ${state.it ? shown(state.it, may("read")) : state.problem ? nothing : loading()}`,
   };
 }
 
-function shown(it) {
+function shown(it, reads) {
   return html`
     <p class="alert"><strong>${it.error_code}</strong> ${it.detail}</p>
     <dl class="facts">
       <dt>${w.kind}</dt><dd>${w.kinds[it.kind]}</dd>
       <dt>${w.destination}</dt><dd>${it.destination ? html`<a href=${`/console${path`/destinations/${it.destination}`}`}>${it.destination}</a>` : "–"}</dd>
-      <dt>${w.record}</dt><dd>${it.type} <code>${it.record_id}</code>, ${w.version(it.version)}</dd>
+      <dt>${w.record}</dt><dd>${it.type} ${reads ? html`<a href=${path`/console/records/${it.type}/${it.record_id}`}><code>${it.record_id}</code></a>` : html`<code>${it.record_id}</code>`}, ${w.version(it.version)}</dd>
       <dt>${w.attempts}</dt><dd>${count(it.attempts)}</dd>
       <dt>${w.since}</dt><dd>${time(it.created_at)}</dd>
       <dt>${w.job}</dt><dd>${job(it.job_id)} ${it.job_kind ? words.kinds[it.job_kind] ?? it.job_kind : nothing}, ${w.item(it.item_index)}</dd>
