@@ -23,6 +23,8 @@ const VIEWS = [
   ["/webhooks", "ops/webhooks", words.webhooks.title, ["admin"]],
   ["/webhooks/:id", "ops/webhook", null, ["admin"]],
   ["/health", "health", words.health.title, ["read", "import", "admin"]],
+  ["/keys", "keys", words.keys.title, ["admin"]],
+  ["/audit", "audit", words.audit.title, ["read", "admin"]],
 ];
 
 const state = { session: undefined, view: null, problem: null, ended: false };
