@@ -11,6 +11,7 @@ import { signIn } from "./views/sign-in.js";
 const VIEWS = [
   ["/", "jobs", words.jobs.title, ["read", "import", "admin"]],
   ["/import", "import", words.import.title, ["import"]],
+  ["/jobs/:id/rows", "rows", null, ["read", "import", "admin"]],
   ["/jobs/:id", "job", null, ["read", "import", "admin"]],
   ["/jobs/:id/items", "items", null, ["read", "import", "admin"]],
   ["/records", "records", words.records.title, ["read"]],

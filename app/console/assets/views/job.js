@@ -81,6 +81,7 @@ export function open({ params, may, update, go }) {
         ${!job.finished_at ? html`<span class="mute" role="status">${state.live ? w.live : ""}</span>` : nothing}
         <div class="buttons">
           ${lost(job) && job.finished_at && may("import", "admin") ? html`<button type="button" @click=${() => retry(job)}>${w.retry}</button>` : nothing}
+          ${lost(job) && job.finished_at && job.type && may("import") ? html`<a class="button" href=${path`/console/jobs/${job.job_id}/rows`}>${w.fix}</a>` : nothing}
           ${job.finished_at && may("import", "admin") && !job.undone_by ? html`<button type="button" @click=${() => undo(job)}>${w.undo}</button>` : nothing}
           ${["receiving", "queued", "running"].includes(job.state) && may("import", "admin") ? html`<button type="button" @click=${cancel}>${w.cancel}</button>` : nothing}
         </div>

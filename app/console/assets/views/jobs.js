@@ -34,7 +34,7 @@ export function open({ query, may, update, go }) {
   load();
 
   const columns = [
-    { name: w.columns.kind, cell: (job) => html`<a href=${`/console/jobs/${job.job_id}`}>${words.kinds[job.kind] || job.kind}</a>` },
+    { name: w.columns.kind, cell: (job) => html`<a href=${`/console/jobs/${job.job_id}`}>${words.kinds[job.kind] || job.kind}</a>${job.options.dry_run ? html` <span class="mute">${w.dryRun}</span>` : nothing}` },
     { name: w.columns.state, cell: (job) => badge(job.state) },
     { name: w.columns.type, cell: (job) => job.type ?? "–" },
     { name: w.columns.items, cell: (job) => count(job.summary.total), right: true },
