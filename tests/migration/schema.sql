@@ -714,9 +714,6 @@ CREATE INDEX webhook_messages_state ON public.webhook_messages USING btree (tena
 ALTER TABLE ONLY public.api_keys
     ADD CONSTRAINT api_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(tenant_id);
 
-ALTER TABLE ONLY public.api_sessions
-    ADD CONSTRAINT api_sessions_tenant_id_key_id_fkey FOREIGN KEY (tenant_id, key_id) REFERENCES public.api_keys(tenant_id, key_id);
-
 ALTER TABLE ONLY public.destinations
     ADD CONSTRAINT destinations_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(tenant_id);
 

@@ -7,7 +7,6 @@ CREATE TABLE api_sessions (
     secret_hash bytea NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT now(),
     expires_at  timestamptz NOT NULL,
-    PRIMARY KEY (tenant_id, session_id),
-    FOREIGN KEY (tenant_id, key_id) REFERENCES api_keys
+    PRIMARY KEY (tenant_id, session_id)
 );
 CREATE INDEX api_sessions_expired ON api_sessions (tenant_id, expires_at);
