@@ -29,6 +29,12 @@ class DestinationRow(msgspec.Struct, frozen=True):
     """Items whose answer was lost."""
     unknown_for: int
     """Seconds since the first of them became unknown."""
+    pending: int
+    """Items that wait to be sent."""
+    pending_for: int
+    """Seconds since the oldest of their deliveries was written."""
+    more_pending: bool
+    """There are more than were counted."""
 
 
 class LockedDestination(msgspec.Struct, frozen=True):

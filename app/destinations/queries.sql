@@ -17,14 +17,41 @@ LEFT JOIN LATERAL (
     WHERE x.tenant_id = d.tenant_id AND x.destination_id = d.destination_id AND x.unknown_since IS NOT NULL
 ) u ON true
 
+-- part: pending_items
+-- Of the destination d: how many items wait to be sent there, and since when. Of a large backlog, those that are due first.
+LEFT JOIN LATERAL (
+    SELECT
+        sum(x.waiting) AS count,
+        extract(epoch FROM now() - min(x.created_at) FILTER (WHERE x.waiting > 0)) AS seconds,
+        count(*) > 10000 AS more
+    FROM (
+        SELECT b.created_at, count_state(b.states, 'p') + count_state(b.states, 'r') AS waiting
+        FROM (
+            (
+                SELECT y.created_at, y.states
+                FROM deliveries y
+                WHERE y.tenant_id = d.tenant_id AND y.destination_id = d.destination_id AND y.state = 'pending'
+                ORDER BY y.next_attempt_at
+                LIMIT 10001
+            )
+            UNION ALL
+            SELECT y.created_at, y.states
+            FROM deliveries y
+            WHERE y.tenant_id = d.tenant_id AND y.destination_id = d.destination_id AND y.state = 'sending'
+        ) b
+    ) x
+) p ON true
+
 -- name: list_destinations
 SELECT
     d.name, d.kind, d.base_url, d.options, d.types, d.state, d.created_at, d.blocked_code, d.blocked_detail, d.credentials,
     d.credentials_type, d.access_expires_at, d.verified_at,
     greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
-    coalesce(u.count, 0)::int AS unknown, coalesce(u.seconds, 0)::int AS unknown_for
+    coalesce(u.count, 0)::int AS unknown, coalesce(u.seconds, 0)::int AS unknown_for,
+    coalesce(p.count, 0)::int AS pending, coalesce(p.seconds, 0)::int AS pending_for, p.more AS more_pending
 FROM destinations d
 {{unknown_items}}
+{{pending_items}}
 WHERE d.tenant_id = $1 AND d.state <> 'removed'
 ORDER BY d.name;
 

@@ -49,6 +49,16 @@ class Unknown(msgspec.Struct, frozen=True):
     """Since the first of them became unknown."""
 
 
+class Pending(msgspec.Struct, frozen=True):
+    """Items that wait to be sent to a destination, for the first time or again."""
+
+    count: int = 0
+    oldest_seconds: int = 0
+    """Since the oldest of their deliveries was written."""
+    at_least: bool = False
+    """There are so many that only the deliveries that are due first were counted."""
+
+
 class ShownCredentials(msgspec.Struct, frozen=True):
     """What is shown of credentials."""
 
@@ -75,6 +85,7 @@ class Destination(Freshness, frozen=True, kw_only=True):
     error_code: str | None = None
     detail: str | None = None
     retry_after_seconds: int = 0
+    pending: Pending = Pending()
     unknown: Unknown = Unknown()
     circuit: Circuit = Circuit()
 
@@ -301,6 +312,7 @@ async def list_destinations(
             error_code=row.blocked_code if row.blocked_for else None,
             detail=row.blocked_detail if row.blocked_for else _find_absence(row, workers),
             retry_after_seconds=-int(-row.blocked_for // 1),
+            pending=Pending(row.pending, row.pending_for, row.more_pending),
             unknown=Unknown(row.unknown, row.unknown_for),
             circuit=circuits.get(row.name, Circuit()),
         )

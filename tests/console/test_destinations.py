@@ -23,6 +23,7 @@ async def test_a_circuit_is_opened_for_a_while_and_closed(console: Console) -> N
     await expect(page.get_by_role("heading", name="Circuit open", exact=True)).to_be_visible()
     job_id = await console.tranche.imported(people(1))
     assert await console.tranche.counts(job_id) == {"pending": 1}
+    await expect(page.locator(".facts")).to_contain_text("1, the oldest for")
     assert await console.violations() == []
     await page.get_by_role("button", name="Close the circuit").click()
     await expect(page.get_by_role("heading", name="Circuit closed", exact=True)).to_be_visible()
@@ -89,7 +90,7 @@ async def test_a_destination_is_added_held_changed_synced_and_removed(console: C
 
     await console.open("/destinations/second")
     await page.get_by_role("button", name="Remove").click()
-    await expect(page.get_by_role("dialog")).to_contain_text("0 open dead letters")
+    await expect(page.get_by_role("dialog")).to_contain_text("are skipped (0), and its 0 open dead letters")
     await page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     await expect(page.get_by_role("row", name="hubspot")).to_be_visible()
     await expect(page.get_by_role("row", name="second")).to_have_count(0)

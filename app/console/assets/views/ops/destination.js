@@ -6,7 +6,7 @@ import { acting, notice, readJson, shownJson } from "../../lib/ask.js";
 import { count, duration } from "../../lib/format.js";
 import { alert, announce, badge, confirm, loading, table, time, wide } from "../../lib/ui.js";
 import { words } from "../../strings.js";
-import { credentialFields, held, optionsField, readCredentials, unknown } from "./destinations.js";
+import { credentialFields, held, optionsField, pending, readCredentials, unknown } from "./destinations.js";
 
 const w = words.destinations;
 const REFRESH = 4000;
@@ -101,7 +101,7 @@ export function open({ params, may, update, go }) {
   async function take() {
     let dead = 0;
     if (!(await act(async () => (dead = (await get(`/v1/dead-letters/clusters${asQuery({ destination: params.name })}`)).total)))) return;
-    if (!(await confirm(w.confirmRemove(params.name, count(dead)), w.remove))) return;
+    if (!(await confirm(w.confirmRemove(params.name, pending(state.destination), count(dead)), w.remove))) return;
     if (await act(() => remove(place))) go("/console/destinations");
   }
 
@@ -140,6 +140,7 @@ export function open({ params, may, update, go }) {
         <dt>${w.baseUrl}</dt><dd><code>${it.base_url}</code></dd>
         <dt>${w.types}</dt><dd>${it.types?.join(", ") ?? w.allTypes}</dd>
         <dt>${w.credentials}</dt><dd>${it.credentials.type}${it.credentials.expires_at ? html`, ${w.expires} ${time(it.credentials.expires_at)}` : nothing}</dd>
+        <dt>${w.pending}</dt><dd>${pending(it)}</dd>
         <dt>${w.unknown}</dt><dd>${unknown(it)}</dd>
         <dt>${w.rate}</dt><dd>${it.options.rate ? w.perSecond(count(it.options.rate)) : w.kindsRate}</dd>
         <dt>${w.verified}</dt><dd>${it.verified_at ? time(it.verified_at) : w.never}</dd>

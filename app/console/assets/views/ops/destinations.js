@@ -120,6 +120,10 @@ export function held(destination) {
   return destination.circuit.state === "closed" ? null : destination.circuit.detail || w.circuitOpen;
 }
 
+/** How many items wait to be sent there, and since when. */
+export const pending = ({ pending: { count: n, oldest_seconds: oldest, at_least: more } }) =>
+  n ? w.since(more ? w.atLeast(count(n)) : count(n), duration(oldest)) : "0";
+
 export const unknown = (destination) =>
   destination.unknown.count ? w.since(count(destination.unknown.count), duration(destination.unknown.oldest_seconds)) : "0";
 
@@ -129,6 +133,7 @@ const COLUMNS = [
   { name: w.state, cell: (each) => badge(each.state) },
   { name: w.circuit, cell: (each) => badge(each.circuit.state) },
   { name: w.held, cell: (each) => wide(held(each) ?? w.notHeld) },
+  { name: w.pending, cell: pending, right: true },
   { name: w.unknown, cell: unknown, right: true },
   { name: w.rate, cell: (each) => (each.options.rate ? w.perSecond(count(each.options.rate)) : w.kindsRate), right: true },
   { name: w.verified, cell: (each) => (each.verified_at ? time(each.verified_at) : w.never) },
