@@ -53,7 +53,7 @@ export class Chart {
         legend: { show: false },
         cursor: { show: false },
         scales: {
-          x: { range: (_, __, most) => [Math.min(this.data[0][0] ?? most, most - LEAST), most] },
+          x: { range: () => this.window() },
           y: { range: (_, __, most) => [0, Math.max(most || 0, 1) * 1.1] },
         },
         axes: [times, { ...axis, size: 60 }],
@@ -62,6 +62,12 @@ export class Chart {
       this.data,
       element,
     );
+  }
+
+  /** From the first measurement to the last, in seconds since 1970; a minute at the least. */
+  window() {
+    const last = this.data[0].at(-1) ?? Date.now() / 1000;
+    return [Math.min(this.data[0][0] ?? last, last - LEAST), last];
   }
 
   end() {
