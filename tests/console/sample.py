@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, NamedTuple
 
 from tests.acceptance.harness import Installation, until
@@ -15,6 +16,8 @@ class Sample(NamedTuple):
     undo: str
     """Of a job whose one contact was `u0`."""
     dead_letter: str
+    endpoint: str = ""
+    """Of webhooks, all of which it refuses."""
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -22,8 +25,29 @@ class Sample(NamedTuple):
         return {
             "/jobs/:id": f"/jobs/{self.job}",
             "/jobs/:id/items": f"/jobs/{self.job}/items",
+            "/jobs/:id/rows": f"/jobs/{self.job}/rows",
             "/records/:type/:id": "/records/contacts/c1",
+            "/destinations/:name": "/destinations/hubspot",
+            "/dead-letters/list": "/dead-letters/list?destination=hubspot",
+            "/dead-letters/:id": f"/dead-letters/{self.dead_letter}",
+            "/webhooks/:id": f"/webhooks/{self.endpoint}",
         }
+
+
+async def furnish(tranche: Installation) -> Sample:
+    """Start the API and a worker, and let them have all that there is a view for."""
+    private = "127.0.0.0/8"
+    await asyncio.gather(tranche.start_api(webhook_private=private), tranche.start_worker(webhook_private=private))
+    # The stand-in of the CRM knows no such path.
+    hook = {"url": f"{tranche.sandbox.base_url}/hook"}
+    made = (await tranche.ask("POST", "/v1/webhook-endpoints", json=hook)).json()
+    sample = await fill(tranche)
+
+    async def messages() -> Any:
+        return (await tranche.get(f"/v1/webhook-endpoints/{made['endpoint_id']}/messages"))["messages"]
+
+    await until(messages)
+    return sample._replace(endpoint=made["endpoint_id"])
 
 
 async def fill(tranche: Installation) -> Sample:
