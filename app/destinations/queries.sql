@@ -23,7 +23,7 @@ LEFT JOIN LATERAL (
     SELECT
         sum(x.waiting) AS count,
         extract(epoch FROM now() - min(x.created_at) FILTER (WHERE x.waiting > 0)) AS seconds,
-        count(*) > 10000 AS more
+        count(*) > 1000 AS more
     FROM (
         SELECT b.created_at, count_state(b.states, 'p') + count_state(b.states, 'r') AS waiting
         FROM (
@@ -32,7 +32,7 @@ LEFT JOIN LATERAL (
                 FROM deliveries y
                 WHERE y.tenant_id = d.tenant_id AND y.destination_id = d.destination_id AND y.state = 'pending'
                 ORDER BY y.next_attempt_at
-                LIMIT 10001
+                LIMIT 1001
             )
             UNION ALL
             SELECT y.created_at, y.states
