@@ -28,6 +28,7 @@ const VIEWS = [
   ["/audit", "audit", words.audit.title, ["read", "admin"]],
 ];
 
+const AGAIN = 3000;
 const state = { session: undefined, view: null, problem: null, ended: false };
 const router = new Router(VIEWS.map((view) => [view[0], view]), open);
 
@@ -47,7 +48,12 @@ async function start() {
     history.replaceState(null, "", location.pathname + location.search);
     await signInWith(link[1]).catch(() => {});
   }
-  if (!state.session) state.session = await get("/v1/session").catch(() => null);
+  while (state.session === undefined) {
+    state.session = await get("/v1/session").catch((error) => (error.status >= 400 && error.status < 500 ? null : void (state.away = error)));
+    if (state.session !== undefined) break;
+    update(); // who is signed in is not known while the server is away: nobody is asked for a key
+    await new Promise((resolve) => setTimeout(resolve, AGAIN));
+  }
   await open();
 }
 
@@ -103,7 +109,9 @@ function update() {
 }
 
 function page() {
-  if (state.session === undefined) return html`<main>${loading()}</main>`;
+  if (state.session === undefined) {
+    return html`<main>${state.away ? html`<h1 tabindex="-1">${words.product}</h1>${alert(state.away)}<p class="mute">${words.again}</p>` : loading()}</main>`;
+  }
   if (state.session === null) return signIn({ ended: state.ended, enter: async (key) => { await signInWith(key); await open(); }, update });
   const { target } = router.find();
   return html`

@@ -8,6 +8,7 @@ export const words = {
   skip: "Skip to the contents",
   menu: "Views",
   loading: "Loading …",
+  again: "Trying again every few seconds.",
   request: "Request",
   keep: "Keep it as it is",
   cancel: "Cancel",

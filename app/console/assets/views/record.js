@@ -21,13 +21,18 @@ export function open({ params, may, update }) {
 
   async function load() {
     try {
+      let problem = null;
       const [record, history, letters] = await Promise.all([
         read(place).catch((error) => (error.status === 404 ? null : Promise.reject(error))),
         read(`${place}/history`),
-        read(`/v1/dead-letters${asQuery({ record_id: params.id, resolution: "any" })}`),
+        // While PostgreSQL is away, the record is known all the same.
+        read(`/v1/dead-letters${asQuery({ record_id: params.id, resolution: "any" })}`).catch((error) => {
+          problem = error;
+          return { dead_letters: [] };
+        }),
       ]);
       const ours = letters.dead_letters.filter((each) => each.type === params.type);
-      Object.assign(state, { record, gone: !record, versions: history.versions, next: history.next_cursor, letters: ours, problem: null });
+      Object.assign(state, { record, gone: !record, versions: history.versions, next: history.next_cursor, letters: ours, problem });
     } catch (error) {
       if (aborter.signal.aborted) return;
       state.problem = error;
