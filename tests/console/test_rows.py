@@ -6,6 +6,7 @@ from typing import Any
 
 from playwright.async_api import expect
 
+from tests import workbooks
 from tests.acceptance.harness import until
 from tests.console.browser import Console, needs_browser
 from tests.console.messy_file import BAD_MAIL, FAULTS, NO_ID, ROWS, messy_csv
@@ -90,6 +91,63 @@ async def test_values_of_json_items_remain_what_they_were(console: Console) -> N
     await expect(page.get_by_role("heading", level=1)).to_contain_text("Import job")
     stored = await console.tranche.get("/v1/contacts/j1")
     assert (stored["email"], stored["attributes"]) == ("ada@example.org", item["attributes"])
+
+
+async def test_a_workbook_and_what_the_crm_refused_are_corrected_alike(console: Console) -> None:
+    page, tranche = console.page, console.tranche
+    await tranche.sandbox.misbehave(reject={"emails": ["w2@example.org"]})
+    rows = [["Customer Id", "Email", "City"], *([f"w{n}", f"w{n}@example.org", "Ulm"] for n in range(4))]
+    rows[2][1] = "nobody"
+    await console.sign_in("/import")
+    await page.get_by_label("File", exact=True).set_input_files(as_file("book.xlsx", workbooks.table(rows)))
+    # Nothing is read of a workbook in the page, so the server's own words say what is missing.
+    console.expected.add(400)
+    await page.get_by_role("button", name="Import", exact=True).click()
+    await expect(page.get_by_role("alert")).to_contain_text("Customer Id")
+    await page.get_by_label("Columns by other names").fill("Customer Id:id")
+    assert await violations_everywhere(console) == []
+    await page.get_by_role("button", name="Import", exact=True).click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("completed with failures")
+    await page.get_by_role("link", name="Fix failed rows").click()
+    grid = page.get_by_role("grid")
+    await expect(grid.get_by_role("rowheader")).to_have_count(2)
+    await expect(grid.locator('[aria-invalid="true"]')).to_have_count(1)
+    await expect(grid.get_by_role("rowheader").last).to_contain_text("hubspot:")
+
+    for name, email in (("w1", "w1@example.org"), ("w2", "w2-new@example.org")):
+        await grid.get_by_role("row").filter(has_text=name).locator('[data-column="2"]').dblclick()
+        await page.keyboard.press("Control+A")
+        await page.keyboard.type(email)
+        await page.keyboard.press("Enter")
+    await page.get_by_role("button", name="Send these again (2)").click()
+    await page.get_by_role("button", name="Send", exact=True).click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("Import job completed")
+    await tranche.all_synced()
+    assert (await tranche.get("/v1/contacts/w2"))["email"] == "w2-new@example.org"
+
+
+async def test_whoever_leaves_with_changes_is_asked_and_can_download_them(console: Console) -> None:
+    page = console.page
+    answer = await console.tranche.ask(
+        "POST",
+        "/v1/contacts:bulk",
+        headers={"Idempotency-Key": "torn", "Content-Type": "text/csv"},
+        data=b"id,email,phone\r\nx1,bad,+49 30 1\r\nx2,x2@example.org,1,2,3\r\n",
+    )
+    await console.sign_in(f"/jobs/{answer.json()['job_id']}/rows")
+    grid = page.get_by_role("grid")
+    await grid.locator('[data-row="0"][data-column="2"]').click()
+    await page.keyboard.type("x1@example.org")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("main")).to_contain_text("1 good")
+    await page.get_by_role("link", name="Jobs", exact=True).click()
+    await expect(page.get_by_role("dialog")).to_contain_text("1 rows that you changed")
+    await page.get_by_role("button", name="Keep it as it is").click()
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Download as CSV").click()
+    content = (await (await download.value).path()).read_text("utf-8")
+    assert "x1,x1@example.org,'+49 30 1\n" in content
+    assert "x2,x2@example.org,1" in content
 
 
 MEASURE = """

@@ -8,10 +8,12 @@ const PAGE = 1000;
 const CHECKED = 1000;
 const MOST = 3_000_000;
 const DELAY = 600;
+const AGAIN = 5000;
 
 /**
  * `rows` hold what is loaded: `{n, cells, errors, changed, checking, item}`, where `errors` are `{code, pointer, detail}` and
- * `item` is what was sent as JSON. `columns` are `{name, pointer}`. `changed` is called when something of it changes.
+ * `item` is what was sent as JSON. `columns` are `{name, pointer}`, `edited` the changed rows, `causes` the number of rows by
+ * error code. `changed` is called when something of it changes, with a problem if that is why.
  */
 export class FailedRows {
   constructor(job, type, changed) {
@@ -23,6 +25,8 @@ export class FailedRows {
     this.total = 0;
     this.seen = new Set();
     this.unchecked = new Set();
+    this.edited = new Set();
+    this.causes = new Map();
     const parts = [["db", "failed", job.summary.failed], ["db", "retry", job.summary.retry]];
     for (const [name, effects] of Object.entries(job.effects)) {
       if (name !== "db") parts.push([name, "failed", effects.failed], [name, "dead", effects.dead]);
@@ -105,7 +109,9 @@ export class FailedRows {
     this.seen.add(outcome.index);
     const there = outcome.destinations[destination];
     const errors = there ? [{ code: there.error_code || there.state, pointer: "", detail: `${destination}: ${there.detail || there.state}` }] : outcome.errors || [];
-    this.rows.push({ n: this.rows.length, cells, errors, item, changed: false, checking: false, edits: 0 });
+    const row = { n: this.rows.length, cells, errors: [], item, changed: false, checking: false, edits: 0 };
+    this.rows.push(row);
+    this.judge(row, errors);
   }
 
   /** What is wrong with a cell, or with the row as a whole where `column` is null. */
@@ -114,11 +120,11 @@ export class FailedRows {
     return row.errors.filter((error) => !this.columns.some((each) => this.faults({ errors: [error] }, each).length));
   }
 
-  /** Rows by what is wrong with them. */
-  causes() {
-    const found = new Map();
-    for (const row of this.rows) for (const code of new Set(row.errors.map((error) => error.code))) found.set(code, (found.get(code) || 0) + 1);
-    return found;
+  /** Say what is wrong with a row now; `causes` is kept in step. */
+  judge(row, errors) {
+    for (const code of codesOf(row)) this.causes.set(code, this.causes.get(code) - 1);
+    row.errors = errors;
+    for (const code of codesOf(row)) this.causes.set(code, (this.causes.get(code) || 0) + 1);
   }
 
   edit(row, column, value) {
@@ -126,6 +132,7 @@ export class FailedRows {
     row.was ??= [...row.cells];
     row.cells[column] = value;
     row.changed = this.columns.some((_, i) => (row.was[i] ?? "") !== (row.cells[i] ?? ""));
+    this.edited[row.changed ? "add" : "delete"](row);
     row.edits += 1;
     row.checking = true;
     this.unchecked.add(row);
@@ -138,24 +145,41 @@ export class FailedRows {
   async check() {
     if (this.running) return;
     this.running = true;
+    let rows = [];
     try {
       while (this.unchecked.size) {
-        const rows = this.take();
+        rows = this.take();
         const edits = rows.map((row) => row.edits);
-        const { body } = await this.post(rows, newKey(), { dry_run: true });
-        const outcomes = body.items || [];
+        const outcomes = await this.outcomesOf((await this.post(this.write(rows), newKey(), { dry_run: true })).body);
         rows.forEach((row, i) => {
           if (row.edits !== edits[i] || !outcomes[i]) return;
-          row.errors = outcomes[i].status === "ok" ? [] : outcomes[i].errors;
+          this.judge(row, outcomes[i].status === "ok" ? [] : outcomes[i].errors);
           row.checking = false;
         });
-        this.changed();
+        this.changed(null);
       }
     } catch (problem) {
+      rows.forEach((row) => this.unchecked.add(row));
+      if ([0, 429, 503].includes(problem.status)) this.timer = setTimeout(() => this.check(), AGAIN);
       this.changed(problem);
     } finally {
       this.running = false;
     }
+  }
+
+  /** Of every item; a server that answers at once for fewer items has them in the job. */
+  async outcomesOf(answer) {
+    if (answer.items) return answer.items;
+    const job = path`/v1/jobs/${answer.job_id}`;
+    while (!(await get(job)).finished_at) await new Promise((resolve) => setTimeout(resolve, DELAY));
+    const items = [];
+    let cursor = "";
+    while (cursor !== null) {
+      const page = await get(`${job}/items${query({ limit: PAGE, cursor })}`);
+      items.push(...page.items);
+      cursor = page.next_cursor;
+    }
+    return items;
   }
 
   /** As many changed rows as are answered at once. */
@@ -172,12 +196,17 @@ export class FailedRows {
   }
 
   get good() {
-    return this.rows.filter((row) => row.changed && !row.checking && !row.errors.length);
+    return [...this.edited].filter((row) => !row.checking && !row.errors.length).sort((a, b) => a.n - b.n);
   }
 
-  /** Send rows; resolves to the answer of an import. */
-  post(rows, key, options = {}) {
-    const [body, type] = this.keepsItems ? [rows.map((row) => JSON.stringify(this.itemOf(row)) + "\n").join(""), "application/x-ndjson"] : [this.asCsv(rows), "text/csv"];
+  /** Rows as the body of an import. */
+  write(rows) {
+    return this.keepsItems ? rows.map((row) => `${JSON.stringify(this.itemOf(row))}\n`).join("") : this.asCsv(rows);
+  }
+
+  /** Import what `write` made; resolves to the answer. */
+  post(body, key, options = {}) {
+    const type = this.keepsItems ? "application/x-ndjson" : "text/csv";
     return call("POST", `${path`/v1/${this.type.name}`}:bulk${query(options)}`, { body, type, headers: { "Idempotency-Key": key } });
   }
 
@@ -205,6 +234,8 @@ export class FailedRows {
     return item;
   }
 }
+
+const codesOf = (row) => new Set(row.errors.map((error) => error.code));
 
 function readValue(text, before, schema, field) {
   const number = ["if_version", "source_version"].includes(field);

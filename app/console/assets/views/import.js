@@ -59,7 +59,9 @@ export function open({ may, update, go }) {
 
   function address(dry) {
     const { source, type, targets, options } = state;
-    const asked = new URLSearchParams(Object.entries(options).filter(([, value]) => value));
+    const { map: pairs = "", ...others } = options;
+    const asked = new URLSearchParams(Object.entries(others).map(([name, value]) => [name, value.trim()]).filter(([, value]) => value));
+    for (const pair of pairs.split("\n")) if (pair.trim()) asked.append("map", pair.trim());
     if (dry) asked.set("dry_run", "true");
     if (source.header) {
       const { map, ignore } = say(type, source.header, targets);
@@ -160,7 +162,7 @@ export function open({ may, update, go }) {
 
   function settings() {
     const { source, options } = state;
-    const set = (name) => (event) => change(() => { options[name] = event.target.value.trim(); });
+    const set = (name) => (event) => change(() => { options[name] = event.target.value; });
     const tabular = source.format === "CSV" || source.format === "XLSX";
     return html`<section aria-labelledby="settings">
       <h2 id="settings">${w.settings}</h2>
@@ -177,15 +179,17 @@ export function open({ may, update, go }) {
               </select></div>`
           : nothing}
         ${source.format === "XLSX"
-          ? html`<div><label for="sheet">${w.sheet}</label><input id="sheet" aria-describedby="sheet-help" @change=${set("sheet")}>
-              <p id="sheet-help" class="small">${w.sheetHelp}</p></div>`
+          ? html`<div><label for="sheet">${w.sheet}</label><input id="sheet" .value=${options.sheet || ""} aria-describedby="sheet-help" @input=${set("sheet")}>
+              <p id="sheet-help" class="small">${w.sheetHelp}</p></div>
+            <div><label for="map">${w.map}</label><textarea id="map" rows="2" aria-describedby="map-help" .value=${options.map || ""} @input=${set("map")}></textarea>
+              <p id="map-help" class="small">${w.mapHelp}</p></div>`
           : nothing}
       </div>
       <details><summary>${w.more}</summary><div class="choices">
         <div><label for="duplicates">${w.duplicates}</label>${select("duplicates", w.onDuplicate, options.on_duplicate || "fail", set("on_duplicate"))}</div>
         ${tabular
           ? html`<div><label for="decimal">${w.decimal}</label>${select("decimal", w.decimals, options.decimal || "", set("decimal"))}</div>
-              <div><label for="dates">${w.dates}</label><input id="dates" .value=${options.date_format || ""} aria-describedby="dates-help" @change=${set("date_format")}>
+              <div><label for="dates">${w.dates}</label><input id="dates" .value=${options.date_format || ""} aria-describedby="dates-help" @input=${set("date_format")}>
               <p id="dates-help" class="small">${w.datesHelp}</p></div>`
           : nothing}
       </div></details>

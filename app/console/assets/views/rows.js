@@ -17,13 +17,13 @@ export function open({ params, query, may, update, go }) {
   const tool = { column: 0, what: "replace", find: "", by: "" };
   const aborter = new AbortController();
   const { signal } = aborter;
-  let key = newKey();
+  let request = { body: "", key: "" };
   let sent = false;
   let grid;
   let known = 0;
 
   const unguard = guard(() => {
-    const lost = sent ? 0 : (state.model?.rows.filter((row) => row.changed).length ?? 0);
+    const lost = sent ? 0 : (state.model?.edited.size ?? 0);
     return lost ? w.leave(count(lost)) : "";
   }, w.leaveAnyway, go);
 
@@ -84,7 +84,7 @@ export function open({ params, query, may, update, go }) {
   /** Something was loaded or checked. */
   function notice(problem) {
     if (signal.aborted) return;
-    if (problem) state.problem = problem;
+    if (problem !== undefined) state.problem = problem;
     const { rows } = state.model;
     // A row that is shown stays, also when what it was shown for is mended: it must not disappear under the cursor.
     for (; known < rows.length; known += 1) if (fits(rows[known])) state.shown.push(rows[known]);
@@ -103,6 +103,7 @@ export function open({ params, query, may, update, go }) {
 
   function filter(cause) {
     state.cause = cause;
+    state.row = null;
     history.replaceState(null, "", location.pathname + (cause ? `?cause=${encodeURIComponent(cause)}` : ""));
     state.shown = state.model.rows.filter(fits);
     const [first] = state.shown;
@@ -147,17 +148,20 @@ export function open({ params, query, may, update, go }) {
 
   async function send() {
     const rows = state.model.good;
-    const wrong = state.model.rows.filter((row) => row.changed).length - rows.length;
+    const wrong = state.model.edited.size - rows.length;
     if (!(await confirm(w.confirmSend(count(rows.length), wrong && count(wrong)), w.sendWord))) return;
     state.busy = words.import.sending;
     state.problem = null;
     update();
     try {
-      const { body } = await state.model.post(rows, key);
+      // The same rows have the same key until there is an answer.
+      const content = state.model.write(rows);
+      if (content !== request.body) request = { body: content, key: newKey() };
+      const { body } = await state.model.post(content, request.key);
       sent = true;
       go(path`/console/jobs/${body.job_id}`);
     } catch (error) {
-      if (![0, 409, 429, 503].includes(error.status)) key = newKey();
+      if (![0, 409, 429, 503].includes(error.status)) request.body = "";
       state.problem = error;
       state.busy = "";
       update();
@@ -189,15 +193,15 @@ export function open({ params, query, may, update, go }) {
         <a href=${path`/console/jobs/${params.id}`}>${w.back}</a>
       </div>
       ${alert(state.problem)}
-      ${state.several ? html`<p class="notice">${w.several}</p>` : !state.model ? (state.problem ? nothing : loading()) : state.model.done && !state.model.rows.length ? empty(w.none, w.noneText) : [bar(), grid.element, detail(), many()]}`,
+      ${state.several ? html`<p class="notice">${w.several}</p>` : !state.model ? (state.problem ? nothing : loading()) : state.model.done && !state.model.rows.length ? empty(w.none, w.noneText) : [bar(), grid.element, state.shown.length ? detail() : html`<p class="mute">${w.noneShown}</p>`, many()]}`,
   };
 
   function bar() {
     const { model } = state;
     const good = model.good.length;
-    const changed = model.rows.filter((row) => row.changed).length;
-    const bad = model.rows.filter((row) => row.changed && row.errors.length && !row.checking).length;
-    const causes = [...model.causes()];
+    const changed = model.edited.size;
+    const bad = [...model.edited].filter((row) => row.errors.length && !row.checking).length;
+    const causes = [...model.causes].filter(([, n]) => n);
     return html`
       <p class="mute">${may("import") ? w.text : w.readOnly} ${w.keys}</p>
       <div class="toolbar">
