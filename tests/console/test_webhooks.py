@@ -96,7 +96,7 @@ async def test_what_did_not_arrive_is_sent_again(tranche: Installation, receiver
         await expect(page.locator(".notice code")).to_contain_text("whsec_")
         assert await page.locator(".notice code").inner_text() != secret
         await page.reload()
-        await expect(page.get_by_text("The secret before signs until")).to_be_visible()
+        await expect(page.get_by_text("Old secret until")).to_be_visible()
         assert "whsec_" not in await page.content()
         await _press(console, "Disable")
         await expect(page.get_by_role("heading", level=1)).to_contain_text("disabled")

@@ -111,7 +111,7 @@ export const operating = {
     policy: "Policy", policyHelp: "short: five retries in 75 minutes. standard: retries over three days.",
     state: "State", any: "any", failing: "Failing since", notFailing: "not failing", detail: "Detail", created: "Created",
     secret: "Secret:", secretText: "It is shown this once. It signs what the endpoint receives.",
-    previous: "The secret before signs until",
+    previous: "Old secret until",
     test: "Send a test event", tested: "A test event is sent; its message shows the result.",
     enable: "Enable", enabled: "The endpoint is enabled: it receives events from now on.",
     disable: "Disable", disabled: "The endpoint is disabled: it receives nothing.",
