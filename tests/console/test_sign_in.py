@@ -60,7 +60,8 @@ async def test_a_job_is_followed_to_its_end(console: Console) -> None:
     await expect(console.page.get_by_text("INVALID_EMAIL")).to_be_visible()
     assert await console.violations() == []
     await console.page.get_by_role("link", name="Jobs").click()
-    await console.page.get_by_role("link", name="Import").click()
+    jobs = console.page.get_by_role("region", name="Jobs")
+    await jobs.get_by_role("link", name="Import").click()
     await expect(console.page.get_by_role("heading", level=1)).to_contain_text("Import job")
 
 
