@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import NoScriptError, RedisError
 
-from app.kit.redis_fallback import REDIS_TIMEOUT
+from app.kit import redis_fallback
 from app.vocabulary.states import CircuitState
 from jobs.breaker.rules import (
     BreakerPolicy,
@@ -203,7 +203,7 @@ class _Together:
         asked = [(group[0].script, group[0].keys, group[0].arguments(len(group))) for group in groups]
         try:
             # A message that hangs would hold up all that follow.
-            async with asyncio.timeout(REDIS_TIMEOUT):
+            async with asyncio.timeout(redis_fallback.REDIS_TIMEOUT):
                 pipeline = self._redis.pipeline(transaction=False)
                 for script, keys, arguments in asked:
                     pipeline.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
