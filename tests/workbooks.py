@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import xlsxwriter
@@ -22,6 +23,7 @@ def make(fill: Fill, **options: Any) -> bytes:
     out = io.BytesIO()
     book = xlsxwriter.Workbook(out, {"in_memory": True, **options})
     fill(book)
+    book.set_properties({"created": datetime(2026, 1, 1, tzinfo=UTC)})
     book.close()
     return out.getvalue()
 
@@ -40,13 +42,13 @@ def table(rows: Sequence[Sequence[Any]], name: str = "Sheet1", **options: Any) -
 
 
 def patch(body: bytes, changes: dict[str, bytes | None]) -> bytes:
-    """The same package with other parts; None leaves one out."""
+    """The same package with other parts; None leaves one out. It is the same whenever it is made."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(body)) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
         parts = {name: old.read(name) for name in old.namelist()} | changes
         for name, data in parts.items():
             if data is not None:
-                new.writestr(name, data)
+                new.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
     return out.getvalue()
 
 
