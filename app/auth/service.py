@@ -30,6 +30,9 @@ MOST_CAP: Final = 10_000
 _TENANT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MOST_NAME: Final = 100
 _NO_KEY: Final = "There is no such API key."
+_EXPIRED: Final = (
+    "This API key expired on {at:%Y-%m-%d %H:%M} UTC; an administrator makes another one or gives this one more time."
+)
 _NO_HASH: Final = bytes(32)
 _DEFAULT_LIMITS: Final = LimitsChange()
 
@@ -297,9 +300,12 @@ async def authenticate(connection: Connection, secret: str) -> Principal | None:
         return None
     find = rows.find_session if token.session else rows.find_key
     row = await find(connection, token.tenant_id, token.key_id)
-    if row is not None and row.expired and token.session:
-        raise Unauthorized("This session has ended; sign in again.")
-    return _admit(token.tenant_id, row, lambda stored: hmac.compare_digest(stored, token.secret_hash))
+    return _admit(
+        token.tenant_id,
+        row,
+        lambda stored: hmac.compare_digest(stored, token.secret_hash),
+        ended="This session has ended; sign in again." if token.session else _EXPIRED,
+    )
 
 
 async def find_principal(
@@ -315,7 +321,9 @@ async def find_principal(
     return _admit(tenant_id, await rows.find_key(connection, tenant_id, key_id), proves)
 
 
-def _admit(tenant_id: int, row: SecretRow | None, proves: Callable[[bytes], bool]) -> Principal | None:
+def _admit(
+    tenant_id: int, row: SecretRow | None, proves: Callable[[bytes], bool], *, ended: str = _EXPIRED
+) -> Principal | None:
     # Compared in any case: an id that exists takes no longer than one that does not.
     current = proves(_NO_HASH if row is None else row.secret_hash)
     if row is None:
@@ -324,10 +332,7 @@ def _admit(tenant_id: int, row: SecretRow | None, proves: Callable[[bytes], bool
     if not current and not previous:
         return None
     if row.expired:
-        raise Unauthorized(
-            f"This API key expired on {row.expires_at:%Y-%m-%d %H:%M} UTC; an administrator makes another one "
-            "or gives this one more time."
-        )
+        raise Unauthorized(ended.format(at=row.expires_at))
     if row.disabled:
         raise TenantDisabled()
     return Principal(

@@ -52,11 +52,12 @@ async def open_session(
     `DELETE /v1/session`, or until the key is revoked. Requests that change something need the header field
     `Tranche-Console` beside the cookie. The session that this is asked with ends.
     """
+    before = _session(fields)
     async with connection.transaction():
-        await _end(fields, principal, connection)
+        await _end(before, principal, connection)
         opened = await sessions.open_session(connection, principal.tenant_id, principal.key_id, actor=principal.key_id)
         found = await _describe(connection, principal, opened.expires_at)
-    await _void(fields, snapshots)
+    await _void(before, snapshots)
     return Reply(found, 201, {"Set-Cookie": session_cookie.write(opened.secret, sessions.SECONDS)})
 
 
@@ -68,8 +69,9 @@ async def end_session(
 
     The session ends at once; an API key that is sent in its place is left as it is.
     """
-    await _end(fields, principal, connection)
-    await _void(fields, snapshots)
+    ended = _session(fields)
+    await _end(ended, principal, connection)
+    await _void(ended, snapshots)
     return Reply(None, 204, {"Set-Cookie": session_cookie.write("", 0)})
 
 
@@ -79,14 +81,12 @@ async def _describe(connection: Connection, principal: Principal, expires_at: da
     return SessionInfo(key.tenant, key.key_id, key.name, key.scopes, min(ends, default=None))
 
 
-async def _end(fields: Fields, principal: Principal, connection: Connection) -> None:
-    token = _session(fields)
+async def _end(token: tokens.Token | None, principal: Principal, connection: Connection) -> None:
     if token is not None:
         await sessions.end_session(connection, token.tenant_id, token.key_id, actor=principal.key_id)
 
 
-async def _void(fields: Fields, snapshots: Snapshots) -> None:
-    token = _session(fields)
+async def _void(token: tokens.Token | None, snapshots: Snapshots) -> None:
     if token is not None:
         await snapshots.void(key_scope(token.tenant_id, token.key_id))
 

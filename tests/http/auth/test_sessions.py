@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
+import asyncpg
+
+from app.auth import tokens
 from tests.http.conftest import Answer, Api
+
+Db: TypeAlias = "asyncpg.Connection[Any]"
 
 PAGE = {"Tranche-Console": "1"}
 
@@ -67,3 +74,14 @@ async def test_it_ends_with_its_key_and_has_no_more_rights(api: Api) -> None:
     assert (await make_key(page, {"Cookie": cookie, **PAGE})).status == 403
     assert (await api.request("DELETE", f"/v1/keys/{made['key_id']}")).status == 204
     assert (await page.get("/v1/jobs", {"Cookie": cookie})).status == 401
+
+
+async def test_that_it_has_ended_is_said_to_its_holder_alone(api: Api, db: Db) -> None:
+    """Whoever knows its id, and not its secret, learns nothing."""
+    secret = (await open_session(api)).partition("=")[2]
+    token = tokens.parse(secret)
+    assert token is not None
+    forged, _ = tokens.make(token.tenant_id, bytes.fromhex(token.key_id), bytes(20), prefix=tokens.SESSION_PREFIX)
+    await db.execute("UPDATE api_sessions SET expires_at = now()")
+    told = [(await api.as_key(each).get("/v1/jobs")).json()["detail"] for each in (secret, forged)]
+    assert ["session has ended" in detail for detail in told] == [True, False]
