@@ -7,7 +7,6 @@ import base64
 import hashlib
 import hmac
 import os
-import socket
 import ssl
 import struct
 from io import BytesIO
@@ -17,6 +16,8 @@ import msgspec
 from aiokafka.protocol.metadata import MetadataResponse_v5
 from aiokafka.protocol.produce import ProduceRequest_v8, ProduceResponse_v8
 from aiokafka.record.memory_records import MemoryRecords
+
+from tests.contract.fault_proxy import FaultProxy, reset
 
 PRODUCE, METADATA, HANDSHAKE, AUTHENTICATE, API_VERSIONS = 0, 3, 17, 36, 18
 REFUSED, TOO_FEW_REPLICAS, WRONG_PASSWORD, OTHER_MECHANISM = 87, 19, 58, 33
@@ -31,21 +32,18 @@ _GARBAGE: Final = {
 }
 
 
-class Proxy:
-    """Between an adapter and the brokers. Faults are those of `app.sandbox.faults` that a network, too, has."""
+class Proxy(FaultProxy):
+    """Between an adapter and the brokers."""
 
     def __init__(
         self, host: str, port: int, *, user: str, password: str, tls: ssl.SSLContext | None = None, sasl: bool = True
     ) -> None:
-        self._target = host, port
+        super().__init__(host, port, tls)
         self._user, self._password = user, password
-        self._tls = tls
         self.sasl = sasl
         """Whether it asks for a login."""
         self.mechanisms = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
         self.iterations = 4_096
-        self.faults: dict[str, dict[str, Any]] = {}
-        self.calls: list[dict[str, Any]] = []
         self.codes: dict[int, list[int]] = {}
         """By kind of request: codes that it is answered, one at a time, instead of being handed on."""
         self.brokers: list[tuple[int, str, int, None]] | None = None
@@ -53,71 +51,15 @@ class Proxy:
         self.asked: list[int] = []
         """Kinds of all requests."""
         self.throttle = 0
-        self.in_flight = 0
-        self.max_concurrent = 0
-        self.connections = 0
-        self.port = 0
         self._seen: set[tuple[Any, ...]] = set()
         """Numbers of batches that were appended."""
-        self._open: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def stop(self) -> None:
-        self._server.close()
-        self.cut()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def cut(self) -> None:
-        """End all connections."""
-        for writer in list(self._open):
-            writer.transport.abort()
-
-    async def refuse(self, seconds: float) -> None:
-        self._server.close()
-        self.cut()
-
-        async def reopen() -> None:
-            await asyncio.sleep(seconds)
-            await self.start()
-
-        task = asyncio.create_task(reopen())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def strike(self, kind: str, side: str, call: dict[str, Any]) -> dict[str, Any] | None:
-        fault = self.faults.get(kind)
-        on = "write" if kind in ("drop_before", "accept_then_drop") else "any"
-        if fault is None or fault.get("times") == 0 or fault.get("on", on) not in ("any", side):
-            return None
-        if "times" in fault:
-            fault["times"] -= 1
-        call["faults"].append(kind)
-        return fault
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self._open.add(writer)
-        upstream: asyncio.StreamWriter | None = None
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, upstream = await asyncio.open_connection(*self._target)
         try:
-            answers, upstream = await asyncio.open_connection(*self._target)
             await _Connection(self, reader, writer, answers, upstream).run()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
         finally:
-            for end in (writer, upstream):
-                if end is not None:
-                    end.close()
-            self._open.discard(writer)
-            self._tasks.discard(task)
+            upstream.close()
 
     def count(self, batch: Any, partition: int, topic: str) -> bool:
         """Whether a batch is new."""
@@ -155,7 +97,7 @@ class _Connection:
             if kind == API_VERSIONS and self._proxy.strike("drop_before", "read", call) is not None:
                 return None
             if kind in (API_VERSIONS, METADATA) and self._proxy.strike("down", "read", call) is not None:
-                return _reset(self._writer)
+                return reset(self._writer)
             if codes := self._proxy.codes.get(kind):
                 answer = _coded(kind, codes.pop(0), body)
             elif kind == HANDSHAKE:
@@ -200,7 +142,7 @@ class _Connection:
         proxy.max_concurrent = max(proxy.max_concurrent, proxy.in_flight)
         try:
             if proxy.strike("down", "write", call) is not None:
-                _reset(self._writer)
+                reset(self._writer)
                 return None
             if proxy.strike("drop_before", "write", call) is not None:
                 return None
@@ -332,9 +274,3 @@ def _coded(kind: int, code: int, body: bytes) -> bytes:
         topic = body[6 : 6 + struct.unpack_from("!h", body, 4)[0]].decode()
         return bytes(MetadataResponse_v5(0, [], None, 0, [(code, topic, False, [])]).encode())
     return struct.pack("!ihqh", 0, code, -1, -1)  # of a producer's identity
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    connection = writer.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()

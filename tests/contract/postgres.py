@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import struct
 import time
 from collections.abc import AsyncIterator
@@ -19,6 +18,7 @@ import pytest
 
 from app.embedded import Engines
 from tests.conftest import new_database
+from tests.contract.fault_proxy import FaultProxy, reset
 
 OPTIONS: Final[dict[str, Any]] = {"table": "crm.{type}", "version_column": "version", "attributes_column": "attributes"}
 TABLES: Final = {
@@ -83,69 +83,19 @@ _GARBAGE: Final = {
 }
 
 
-class Proxy:
-    """Between an adapter and PostgreSQL. Faults are those of `app.sandbox.faults` that a network, too, has."""
+class Proxy(FaultProxy):
+    """Between an adapter and PostgreSQL."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._target = host, port
+        super().__init__(host, port)
         self.target_port = port
-        self.faults: dict[str, dict[str, Any]] = {}
-        self.calls: list[dict[str, Any]] = []
-        self.in_flight = 0
-        self.max_concurrent = 0
-        self.connections = 0
-        self._open: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.port = 0
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def stop(self) -> None:
-        self._server.close()
-        for writer in list(self._open):
-            writer.transport.abort()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def refuse(self, seconds: float) -> None:
-        self._server.close()
-        for writer in list(self._open):
-            writer.transport.abort()
-
-        async def reopen() -> None:
-            await asyncio.sleep(seconds)
-            await self.start()
-
-        task = asyncio.create_task(reopen())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def strike(self, kind: str, side: str | None, call: dict[str, Any] | None = None) -> dict[str, Any] | None:
-        """`side` None: it is not known yet, and a fault for one side does not strike."""
-        fault = self.faults.get(kind)
-        on = {"drop_before": "write", "accept_then_drop": "write"}.get(kind, "any") if fault is not None else ""
-        if fault is None or fault.get("times") == 0 or fault.get("on", on) not in ("any", side):
-            return None
-        if "times" in fault:
-            fault["times"] -= 1
-        if call is not None:
-            call["faults"].append(kind)
-        return fault
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self._open.add(writer)
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream: asyncio.StreamWriter | None = None
         pump: asyncio.Task[None] | None = None
         try:
             if self.strike("down", None) is not None:
-                _reset(writer)
+                reset(writer)
                 return
             length, code = struct.unpack("!ii", await reader.readexactly(8))
             if code == _SSL_REQUEST:
@@ -156,16 +106,11 @@ class Proxy:
             held: list[dict[str, Any]] = []
             pump = asyncio.create_task(self._pump(answers, writer, held))
             await self._listen(reader, writer, upstream, held)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
         finally:
-            for end in (writer, upstream):
-                if end is not None:
-                    end.close()
+            if upstream is not None:
+                upstream.close()
             if pump is not None:
                 pump.cancel()
-            self._open.discard(writer)
-            self._tasks.discard(task)
 
     async def _listen(
         self,
@@ -195,7 +140,7 @@ class Proxy:
                     if _WRITES.search(text) and "\0EXPLAIN" not in text:
                         call["on"] = "write"
                     if self.strike("down", call["on"], call) is not None:
-                        _reset(writer)
+                        reset(writer)
                         return
                     if self.strike("drop_before", call["on"], call) is not None:
                         return
@@ -228,12 +173,6 @@ class Proxy:
                 call["answered"] = True
             writer.write(data)
         writer.close()
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    connection = writer.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
 
 
 class PostgresCase:
